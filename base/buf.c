@@ -1,0 +1,102 @@
+#include "base/buf.h"
+
+#include "base/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool grow(qd_buf *b, size_t more)
+{
+    if (b->failed) return false;
+    if (more >= SIZE_MAX / 2 - b->len) return !(b->failed = true);
+    size_t need = b->len + more + 1;
+    if (need <= b->cap) return true;
+    size_t cap = b->cap < 256 ? 256 : b->cap * 2;
+    if (cap < need) cap = need;
+    char *data = qd_realloc(b->data, cap);
+    if (data == NULL) return !(b->failed = true);
+    b->data = data;
+    b->cap = cap;
+    return true;
+}
+
+void qd_buf_add(qd_buf *b, const void *data, size_t n)
+{
+    if (!grow(b, n)) return;
+    if (n != 0) memcpy(b->data + b->len, data, n);
+    b->len += n;
+    b->data[b->len] = '\0';
+}
+
+void qd_buf_str(qd_buf *b, const char *s)
+{
+    qd_buf_add(b, s, strlen(s));
+}
+
+void qd_buf_printf(qd_buf *b, const char *fmt, ...)
+{
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0) b->failed = true;
+    if (n >= 0 && grow(b, (size_t)n)) {
+        (void)vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+}
+
+/* Bytes of the UTF-8 sequence at s, 0 if it is none. */
+static size_t utf8_len(const unsigned char *s)
+{
+    if (s[0] < 0x80) return 1;
+    size_t n = s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    if (n == 3 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0))) return 0;
+    if (n == 4 && ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90))) return 0;
+    return n;
+}
+
+void qd_buf_json_str(qd_buf *b, const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    qd_buf_add(b, "\"", 1);
+    while (*p != '\0') {
+        size_t n = utf8_len(p);
+        if (n == 0) {
+            qd_buf_str(b, "\\ufffd");
+            n = 1;
+        } else if (*p == '"' || *p == '\\') {
+            qd_buf_printf(b, "\\%c", *p);
+        } else if (*p < 0x20) {
+            qd_buf_printf(b, "\\u%04x", *p);
+        } else {
+            qd_buf_add(b, p, n);
+        }
+        p += n;
+    }
+    qd_buf_add(b, "\"", 1);
+}
+
+qd_code qd_buf_check(const qd_buf *b, qd_err *err)
+{
+    return b->failed ? qd_fail(err, QD_E_NO_MEMORY, "out of memory while building %zu bytes of text", b->len) : QD_OK;
+}
+
+void qd_buf_reset(qd_buf *b)
+{
+    b->len = 0;
+    b->failed = false;
+    if (b->data != NULL) b->data[0] = '\0';
+}
+
+void qd_buf_done(qd_buf *b)
+{
+    if (b == NULL) return;
+    qd_free(b->data);
+    memset(b, 0, sizeof *b);
+}

@@ -1,0 +1,11 @@
+/* clock.h -- time as whole units since an epoch; never compared between machines. */
+#ifndef QD_BASE_CLOCK_H
+#define QD_BASE_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t qd_mono_ns(void);     /* monotonic */
+uint64_t qd_unix_ms(void);     /* UTC */
+uint64_t qd_cpu_ns(void);      /* CPU time of this process */
+
+#endif
