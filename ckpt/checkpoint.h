@@ -25,6 +25,9 @@ typedef struct qd_ckpt {
     const char **side;     /* names of regular files to take along: everything in dir but weights, index, config.json, report.json,
                               quantization configs, dot files, other frameworks' weights (*.bin *.pt *.pth *.h5 *.msgpack *.onnx *.gguf) */
     uint32_t n_side;
+    const char **skipped;  /* names of files that are left behind although they might matter: safetensors files that are not part of the
+                              checkpoint, and names that cannot be a side file's (control bytes); sorted */
+    uint32_t n_skipped;
     uint64_t tensor_bytes; /* sum over tensors */
     uint64_t digest;       /* over config.json bytes, file names, sizes, times, header digests: pins the source */
 } qd_ckpt;
