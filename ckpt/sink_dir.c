@@ -49,7 +49,8 @@ static qd_code no_room(const part *p, qd_err *err)
                    p->size_bytes, room);
 }
 
-/* Gives the part its size with its blocks reserved, so that a full disk shows before any work is done. */
+/* Gives the part its size with its blocks reserved, so that a full disk shows before any work is done. Direct writes
+ * into reserved blocks and into a sparse file took the same time on ext4, the fsync included. */
 static qd_code reserve(const part *p, qd_err *err)
 {
     if (p->size_bytes > INT64_MAX) return no_room(p, err);

@@ -45,7 +45,8 @@ static inline size_t qd_source_area_bytes(size_t n)
     return (n + 2 * (size_t)QD_IO_ALIGN - 1) & ~((size_t)QD_IO_ALIGN - 1);
 }
 /* The same for bulk data: area is aligned to QD_IO_ALIGN and has at least qd_source_area_bytes(n) bytes; *ret_data points
- * into it. Takes what the page cache has without waiting, else reads around the cache (O_DIRECT), else through it. */
+ * into it, at the offset's own place modulo QD_IO_ALIGN. Comes from the page cache where that holds all of the range, else the
+ * cache is left alone (O_DIRECT); where the file system refuses that, through the cache. */
 static inline QD_MUST_CHECK qd_code qd_source_read_area(qd_source *s, uint64_t off, size_t n, void *area, size_t area_bytes,
                                                         void **ret_data, qd_err *err)
 {
