@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BLOCK_BYTES = 64 * 1024, ALIGN = 16 };
+enum {
+    BLOCK_BYTES = 64 * 1024,
+    ALIGN = 16
+};
 
 struct qd_arena_block {
     struct qd_arena_block *next;

@@ -5,6 +5,7 @@
 #include "base/err.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 
 typedef struct qd_cancel {
     atomic_int signal; /* 0 = go on; else the signal number that asked (or 1); lock-free, so safe in a handler */

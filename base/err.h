@@ -6,21 +6,21 @@
 #define QD_BASE_ERR_H
 
 /* X(code, wire name, retryable elsewhere, process exit code): the one table behind messages, events and exit codes. */
-#define QD_CODES(X)                                   \
-    X(QD_OK, "ok", 0, 0)                              \
-    X(QD_E_USAGE, "invalid_argument", 0, 2)           \
-    X(QD_E_INPUT, "bad_input", 0, 3)                  \
-    X(QD_E_CHANGED, "source_changed", 0, 3)           \
-    X(QD_E_UNSUPPORTED, "unsupported", 0, 3)          \
-    X(QD_E_ROOM, "not_enough_room", 1, 4)             \
-    X(QD_E_NO_MEMORY, "no_memory", 1, 4)              \
-    X(QD_E_QUALITY, "quality_gate", 0, 5)             \
-    X(QD_E_BUSY, "target_busy", 0, 6)                 \
-    X(QD_E_IO, "io_error", 1, 1)                      \
-    X(QD_E_DEVICE, "device_error", 1, 1)              \
-    X(QD_E_VERIFY, "verification_failed", 1, 1)       \
-    X(QD_E_INTERNAL, "internal_error", 0, 1)          \
-    X(QD_E_CONFIG, "bad_configuration", 0, 78)        \
+#define QD_CODES(X)                             \
+    X(QD_OK, "ok", 0, 0)                        \
+    X(QD_E_USAGE, "invalid_argument", 0, 2)     \
+    X(QD_E_INPUT, "bad_input", 0, 3)            \
+    X(QD_E_CHANGED, "source_changed", 0, 3)     \
+    X(QD_E_UNSUPPORTED, "unsupported", 0, 3)    \
+    X(QD_E_ROOM, "not_enough_room", 1, 4)       \
+    X(QD_E_NO_MEMORY, "no_memory", 1, 4)        \
+    X(QD_E_QUALITY, "quality_gate", 0, 5)       \
+    X(QD_E_BUSY, "target_busy", 0, 6)           \
+    X(QD_E_IO, "io_error", 1, 1)                \
+    X(QD_E_DEVICE, "device_error", 1, 1)        \
+    X(QD_E_VERIFY, "verification_failed", 1, 1) \
+    X(QD_E_INTERNAL, "internal_error", 0, 1)    \
+    X(QD_E_CONFIG, "bad_configuration", 0, 78)  \
     X(QD_E_CANCELED, "canceled", 0, 130)
 
 typedef enum qd_code {
@@ -30,14 +30,17 @@ typedef enum qd_code {
     QD_CODE_COUNT
 } qd_code;
 
-enum { QD_ERR_MSG_BYTES = 768 };
+enum {
+    QD_ERR_MSG_BYTES = 768
+};
 
 typedef struct qd_err {
     qd_code code;
     int sys_errno;    /* errno that caused it, 0 if none */
     const char *file; /* where in quantd it was raised */
     int line;
-    char msg[QD_ERR_MSG_BYTES]; /* one sentence without newline: which file, which tensor, what was expected, what was found */
+    char msg[QD_ERR_MSG_BYTES]; /* one sentence without newline: which file, which tensor, what was expected, what was
+                                   found */
 } qd_err;
 
 #define QD_MUST_CHECK __attribute__((warn_unused_result))

@@ -1,15 +1,24 @@
 /* fault.h -- the n-th allocation, read, write or sync fails, so that tests walk every error path.
  *
  * Off unless armed: by qd_fault_arm() in a unit test, or by QD_FAULT=<kind>:<n>[:<errno>] in the environment of a
- * program that calls qd_fault_arm_from_env() (kinds: alloc, read, write, sync, rename). Counts are process-wide and atomic. */
+ * program that calls qd_fault_arm_from_env() (kinds: alloc, read, write, sync, rename). Counts are process-wide and
+ * atomic. */
 #ifndef QD_BASE_FAULT_H
 #define QD_BASE_FAULT_H
 
 #include <stdbool.h>
 
-typedef enum qd_fault_kind { QD_FAULT_ALLOC, QD_FAULT_READ, QD_FAULT_WRITE, QD_FAULT_SYNC, QD_FAULT_RENAME, QD_FAULT_KIND_COUNT } qd_fault_kind;
+typedef enum qd_fault_kind {
+    QD_FAULT_ALLOC,
+    QD_FAULT_READ,
+    QD_FAULT_WRITE,
+    QD_FAULT_SYNC,
+    QD_FAULT_RENAME,
+    QD_FAULT_KIND_COUNT
+} qd_fault_kind;
 
-/* From now on the n-th call (1 = the next) of this kind fails once with the given errno; n == 0 disarms and zeroes the count. */
+/* From now on the n-th call (1 = the next) of this kind fails once with the given errno; n == 0 disarms and zeroes the
+ * count. */
 void qd_fault_arm(qd_fault_kind kind, unsigned long n, int sys_errno);
 void qd_fault_arm_from_env(void);
 /* Calls of this kind seen since it was armed. */

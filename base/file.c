@@ -13,11 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COPY_BYTES = 1 << 18, TREE_DEPTH_MAX = 32 };
+enum {
+    COPY_BYTES = 1 << 18,
+    TREE_DEPTH_MAX = 32
+};
 
 static qd_code fail_open(const char *path, int sys_errno, qd_err *err)
 {
-    qd_code code = sys_errno == ENOENT || sys_errno == EACCES || sys_errno == ENOTDIR || sys_errno == ELOOP ? QD_E_INPUT : QD_E_IO;
+    qd_code code =
+        sys_errno == ENOENT || sys_errno == EACCES || sys_errno == ENOTDIR || sys_errno == ELOOP ? QD_E_INPUT : QD_E_IO;
     return qd_fail_errno(err, code, sys_errno, "%s", path);
 }
 
@@ -29,7 +33,8 @@ static qd_code read_all(int fd, const char *path, char *data, size_t n, qd_err *
         if (fault) errno = fault;
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return qd_fail_errno(err, QD_E_IO, errno, "%s", path);
-        if (got == 0) return qd_fail(err, QD_E_CHANGED, "%s: shrank from %zu to %zu bytes while it was read", path, n, at);
+        if (got == 0)
+            return qd_fail(err, QD_E_CHANGED, "%s: shrank from %zu to %zu bytes while it was read", path, n, at);
         at += (size_t)got;
     }
     return QD_OK;
@@ -71,7 +76,8 @@ qd_code qd_file_read(const char *path, uint64_t max_bytes, char **ret_text, size
         goto out;
     }
     if ((uint64_t)st.st_size > max_bytes) {
-        rc = qd_fail(err, QD_E_INPUT, "%s: expected at most %" PRIu64 " bytes, found %" PRIu64, path, max_bytes, (uint64_t)st.st_size);
+        rc = qd_fail(err, QD_E_INPUT, "%s: expected at most %" PRIu64 " bytes, found %" PRIu64, path, max_bytes,
+                     (uint64_t)st.st_size);
         goto out;
     }
     text = qd_malloc((size_t)st.st_size + 1);
@@ -167,7 +173,8 @@ static qd_code remove_at(int dir_fd, const char *name, int depth, qd_err *err)
 {
     if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT) return QD_OK;
     if (errno != EISDIR && errno != EPERM) return qd_fail_errno(err, QD_E_IO, errno, "%s: unlink", name);
-    if (depth >= TREE_DEPTH_MAX) return qd_fail(err, QD_E_IO, "%s: nested deeper than %d directories", name, TREE_DEPTH_MAX);
+    if (depth >= TREE_DEPTH_MAX)
+        return qd_fail(err, QD_E_IO, "%s: nested deeper than %d directories", name, TREE_DEPTH_MAX);
     int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return qd_fail_errno(err, QD_E_IO, errno, "%s", name);
     DIR *d = fdopendir(fd);
@@ -180,7 +187,8 @@ static qd_code remove_at(int dir_fd, const char *name, int depth, qd_err *err)
     for (struct dirent *e; rc == QD_OK && (e = readdir(d)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) rc = remove_at(fd, e->d_name, depth + 1, err);
     (void)closedir(d);
-    if (rc == QD_OK && unlinkat(dir_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT) rc = qd_fail_errno(err, QD_E_IO, errno, "%s: rmdir", name);
+    if (rc == QD_OK && unlinkat(dir_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+        rc = qd_fail_errno(err, QD_E_IO, errno, "%s: rmdir", name);
     return rc;
 }
 

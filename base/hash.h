@@ -20,7 +20,9 @@ void qd_hasher_add(qd_hasher *h, const void *data, size_t n);
 qd_hash128 qd_hasher_end(const qd_hasher *h);
 void qd_hasher_free(qd_hasher *h);
 
-enum { QD_HASH_HEX_BYTES = 33 };
+enum {
+    QD_HASH_HEX_BYTES = 33
+};
 void qd_hash_hex(qd_hash128 h, char ret_hex[QD_HASH_HEX_BYTES]);
 int qd_hash_from_hex(const char *hex, qd_hash128 *ret); /* 1 when hex is 32 hexadecimal digits */
 static inline int qd_hash_equal(qd_hash128 a, qd_hash128 b)

@@ -9,14 +9,21 @@ const char *qd_json_type(const json_t *v)
 {
     if (v == NULL) return "nothing";
     switch (json_typeof(v)) {
-    case JSON_OBJECT: return "object";
-    case JSON_ARRAY: return "array";
-    case JSON_STRING: return "string";
-    case JSON_INTEGER: return "integer";
-    case JSON_REAL: return "number";
+    case JSON_OBJECT:
+        return "object";
+    case JSON_ARRAY:
+        return "array";
+    case JSON_STRING:
+        return "string";
+    case JSON_INTEGER:
+        return "integer";
+    case JSON_REAL:
+        return "number";
     case JSON_TRUE:
-    case JSON_FALSE: return "boolean";
-    case JSON_NULL: return "null";
+    case JSON_FALSE:
+        return "boolean";
+    case JSON_NULL:
+        return "null";
     }
     return "nothing";
 }
@@ -26,7 +33,8 @@ qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **r
     json_error_t e = {0};
     json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
     if (v == NULL) {
-        if (json_error_code(&e) == json_error_out_of_memory) return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
+        if (json_error_code(&e) == json_error_out_of_memory)
+            return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
         return qd_fail(err, QD_E_INPUT, "%s: not valid JSON at line %d, column %d: %s", what, e.line, e.column, e.text);
     }
     *ret = v;
@@ -62,7 +70,8 @@ qd_code qd_json_str(const json_t *o, const char *key, const char *what, const ch
     return QD_OK;
 }
 
-qd_code qd_json_str_or(const json_t *o, const char *key, const char *what, const char *dflt, const char **ret, qd_err *err)
+qd_code qd_json_str_or(const json_t *o, const char *key, const char *what, const char *dflt, const char **ret,
+                       qd_err *err)
 {
     if (!absent(json_object_get(o, key))) return qd_json_str(o, key, what, ret, err);
     *ret = dflt;
@@ -75,12 +84,14 @@ qd_code qd_json_u64(const json_t *o, const char *key, const char *what, uint64_t
     if (!json_is_integer(v)) return wrong(v, key, what, "a whole number", err);
     json_int_t n = json_integer_value(v);
     if (n < 0 || (uint64_t)n > max)
-        return qd_fail(err, QD_E_INPUT, "%s: \"%s\": expected 0 to %" PRIu64 ", found %" JSON_INTEGER_FORMAT, what, key, max, n);
+        return qd_fail(err, QD_E_INPUT, "%s: \"%s\": expected 0 to %" PRIu64 ", found %" JSON_INTEGER_FORMAT, what, key,
+                       max, n);
     *ret = (uint64_t)n;
     return QD_OK;
 }
 
-qd_code qd_json_u64_or(const json_t *o, const char *key, const char *what, uint64_t dflt, uint64_t max, uint64_t *ret, qd_err *err)
+qd_code qd_json_u64_or(const json_t *o, const char *key, const char *what, uint64_t dflt, uint64_t max, uint64_t *ret,
+                       qd_err *err)
 {
     if (!absent(json_object_get(o, key))) return qd_json_u64(o, key, what, max, ret, err);
     *ret = dflt;

@@ -1,7 +1,7 @@
 /* json.h -- JSON from outside: parsed by jansson with limits, read by typed getters whose errors name the key.
  *
- * Numbers, strings and nesting are checked by jansson (depth <= 2048, no NUL in strings, UTF-8 only); duplicate keys are refused.
- * json_t ownership follows jansson: qd_json_parse() gives a new reference, getters give borrowed ones. */
+ * Numbers, strings and nesting are checked by jansson (depth <= 2048, no NUL in strings, UTF-8 only); duplicate keys
+ * are refused. json_t ownership follows jansson: qd_json_parse() gives a new reference, getters give borrowed ones. */
 #ifndef QD_BASE_JSON_H
 #define QD_BASE_JSON_H
 
@@ -17,20 +17,29 @@ QD_MUST_CHECK qd_code qd_json_parse(const char *text, size_t len, const char *wh
 /* Reads and parses a file of at most max_bytes. A missing file is QD_E_INPUT with errno ENOENT in err->sys_errno. */
 QD_MUST_CHECK qd_code qd_json_load(const char *path, uint64_t max_bytes, json_t **ret, qd_err *err);
 
-/* Typed getters: required ones fail with QD_E_INPUT "<what>: "<key>": expected <type>, found <type>"; optional ones (_or)
- * take the default when the key is absent or null, and still fail on a wrong type. Integers must be 0..max. */
+/* Typed getters: required ones fail with QD_E_INPUT "<what>: "<key>": expected <type>, found <type>"; optional ones
+ * (_or) take the default when the key is absent or null, and still fail on a wrong type. Integers must be 0..max. */
 QD_MUST_CHECK qd_code qd_json_str(const json_t *o, const char *key, const char *what, const char **ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_str_or(const json_t *o, const char *key, const char *what, const char *dflt, const char **ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_u64(const json_t *o, const char *key, const char *what, uint64_t max, uint64_t *ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_u64_or(const json_t *o, const char *key, const char *what, uint64_t dflt, uint64_t max, uint64_t *ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_bool_or(const json_t *o, const char *key, const char *what, bool dflt, bool *ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_num_or(const json_t *o, const char *key, const char *what, double dflt, double *ret, qd_err *err);
-QD_MUST_CHECK qd_code qd_json_obj_or(const json_t *o, const char *key, const char *what, json_t **ret, qd_err *err); /* *ret NULL when absent */
-QD_MUST_CHECK qd_code qd_json_arr_or(const json_t *o, const char *key, const char *what, json_t **ret, qd_err *err); /* *ret NULL when absent */
+QD_MUST_CHECK qd_code qd_json_str_or(const json_t *o, const char *key, const char *what, const char *dflt,
+                                     const char **ret, qd_err *err);
+QD_MUST_CHECK qd_code qd_json_u64(const json_t *o, const char *key, const char *what, uint64_t max, uint64_t *ret,
+                                  qd_err *err);
+QD_MUST_CHECK qd_code qd_json_u64_or(const json_t *o, const char *key, const char *what, uint64_t dflt, uint64_t max,
+                                     uint64_t *ret, qd_err *err);
+QD_MUST_CHECK qd_code qd_json_bool_or(const json_t *o, const char *key, const char *what, bool dflt, bool *ret,
+                                      qd_err *err);
+QD_MUST_CHECK qd_code qd_json_num_or(const json_t *o, const char *key, const char *what, double dflt, double *ret,
+                                     qd_err *err);
+QD_MUST_CHECK qd_code qd_json_obj_or(const json_t *o, const char *key, const char *what, json_t **ret,
+                                     qd_err *err); /* *ret NULL when absent */
+QD_MUST_CHECK qd_code qd_json_arr_or(const json_t *o, const char *key, const char *what, json_t **ret,
+                                     qd_err *err); /* *ret NULL when absent */
 
-const char *qd_json_type(const json_t *v); /* "object", "array", "string", "integer", "number", "boolean", "null", "nothing" */
+const char *qd_json_type(
+    const json_t *v); /* "object", "array", "string", "integer", "number", "boolean", "null", "nothing" */
 
-/* Makes jansson allocate through base/mem.h, so that tests can fail its allocations too. Call once, before any thread. */
+/* Makes jansson allocate through base/mem.h, so that tests can fail its allocations too. Call once, before any thread.
+ */
 void qd_json_use_qd_memory(void);
 
 #endif

@@ -16,7 +16,8 @@ char *qd_strndup(const char *s, size_t n);
 void *qd_malloc_aligned(size_t align, size_t bytes);
 void qd_free(void *p);
 
-/* Anonymous memory straight from the kernel (page aligned, zeroed), for the big tile buffers; release with qd_unmap(). */
+/* Anonymous memory straight from the kernel (page aligned, zeroed), for the big tile buffers; release with qd_unmap().
+ */
 void *qd_map(size_t bytes);
 void qd_unmap(void *p, size_t bytes);
 

@@ -1,64 +1,72 @@
 #include "base/pool.h"
 
-#include "base/file.h"
 #include "base/mem.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-typedef struct start {
+typedef struct worker {
     qd_pool_fn fn;
     void *arg;
-    unsigned worker;
+    unsigned index;
     pthread_t thread;
-} start;
+} worker;
+
+struct qd_pool {
+    unsigned n;
+    worker workers[];
+};
 
 static void *run(void *p)
 {
-    start *s = p;
-    s->fn(s->arg, s->worker);
+    worker *w = p;
+    w->fn(w->arg, w->index);
     return NULL;
 }
 
-qd_code qd_pool_run(unsigned n_threads, const char *name, qd_pool_fn fn, void *arg, _Atomic int *abort_flag, qd_err *err)
+qd_code qd_pool_start(unsigned n_threads, const char *name, qd_pool_fn fn, void *arg, qd_pool **ret, qd_err *err)
 {
-    qd_code rc = QD_OK;
-    start *s = qd_calloc(n_threads, sizeof *s);
-    if (s == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %u threads", n_threads);
+    qd_pool *pool = qd_calloc(1, sizeof *pool + n_threads * sizeof pool->workers[0]);
+    if (pool == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %u threads", n_threads);
     sigset_t all, old;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old); /* signals stay with the main thread */
-    unsigned started = 0;
-    for (; started < n_threads; started++) {
-        s[started] = (start){fn, arg, started, 0};
-        int e = pthread_create(&s[started].thread, NULL, run, &s[started]);
-        if (e != 0) {
-            rc = qd_fail_errno(err, QD_E_NO_MEMORY, e, "cannot start thread %u of %u (%s)", started + 1, n_threads, name);
-            if (abort_flag != NULL) atomic_store(abort_flag, 1);
-            break;
-        }
+    int e = 0;
+    while (pool->n < n_threads) {
+        worker *w = &pool->workers[pool->n];
+        *w = (worker){fn, arg, pool->n, 0};
+        e = pthread_create(&w->thread, NULL, run, w);
+        if (e != 0) break;
+        (void)pthread_setname_np(w->thread, name);
+        pool->n++;
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    for (unsigned i = 0; i < started; i++) (void)pthread_join(s[i].thread, NULL);
-    qd_free(s);
-    return rc;
+    if (pool->n == 0) {
+        qd_free(pool);
+        return qd_fail_errno(err, QD_E_NO_MEMORY, e, "cannot start a thread (%s)", name);
+    }
+    *ret = pool;
+    return QD_OK;
+}
+
+void qd_pool_join(qd_pool *pool)
+{
+    if (pool == NULL) return;
+    for (unsigned i = 0; i < pool->n; i++) (void)pthread_join(pool->workers[i].thread, NULL);
+    qd_free(pool);
 }
 
 /* A cgroup v2 quota ("max 100000" or "200000 100000"); 0 when there is none. */
 static unsigned cgroup_cpus(void)
 {
-    char *text = NULL;
-    size_t len = 0;
-    unsigned cpus = 0;
-    if (qd_file_read("/sys/fs/cgroup/cpu.max", 4096, &text, &len, NULL) != QD_OK) return 0;
     unsigned long long quota = 0, period = 0;
-    if (sscanf(text, "%llu %llu", &quota, &period) == 2 && period != 0) cpus = (unsigned)((quota + period - 1) / period);
-    qd_free(text);
-    return cpus;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (f == NULL) return 0;
+    int n = fscanf(f, "%llu %llu", &quota, &period);
+    (void)fclose(f);
+    return n == 2 && period != 0 ? (unsigned)((quota + period - 1) / period) : 0;
 }
 
 unsigned qd_cpu_count(void)

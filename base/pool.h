@@ -6,10 +6,14 @@
 
 typedef void (*qd_pool_fn)(void *arg, unsigned worker); /* worker: 0..n_threads-1 */
 
-/* Runs fn(arg, i) on n_threads threads and returns when all have returned. n_threads >= 1; fn synchronizes by itself.
- * Errors: QD_E_NO_MEMORY when threads cannot be started (those started are waited for: fn must then end by itself when
- * it finds no work; *abort_flag, if given, is set to 1 first). */
-QD_MUST_CHECK qd_code qd_pool_run(unsigned n_threads, const char *name, qd_pool_fn fn, void *arg, _Atomic int *abort_flag, qd_err *err);
+typedef struct qd_pool qd_pool;
+
+/* Starts up to n_threads threads that run fn(arg, i) with all signals blocked; fewer where the system gives fewer, at
+ * least one. Errors: QD_E_NO_MEMORY when not one could be started. */
+QD_MUST_CHECK qd_code qd_pool_start(unsigned n_threads, const char *name, qd_pool_fn fn, void *arg, qd_pool **ret,
+                                    qd_err *err);
+/* Waits until every thread's fn has returned and frees the pool. NULL is a no-op. */
+void qd_pool_join(qd_pool *pool);
 /* Processors this process may use (affinity and cgroup quota), at least 1. */
 unsigned qd_cpu_count(void);
 

@@ -1,4 +1,5 @@
-/* job.h -- one quantization job from plan to finished directory, alike under `quantctl quantize` and quantd's child process.
+/* job.h -- one quantization job from plan to finished directory, alike under `quantctl quantize` and quantd's child
+ * process.
  *
  * The engine knows no bus, no terminal and no signals: it reports through qd_job_events and reads a cancel token. */
 #ifndef QD_ENGINE_JOB_H
@@ -14,49 +15,56 @@
 #include <stdint.h>
 
 typedef struct qd_progress {
-    const char *phase;          /* "quantize", "sync", "verify" */
-    int32_t layer, n_layers;    /* the layer last finished; -1 before the first */
+    const char *phase;                /* "quantize", "sync", "verify" */
+    int32_t layer, n_layers;          /* the layer last finished; -1 before the first */
     uint64_t done_bytes, total_bytes; /* of source tensors (quantize), of output (verify) */
-    double elapsed_s, eta_s;    /* eta < 0 while unknown */
+    double elapsed_s, eta_s;          /* eta < 0 while unknown */
     double rate_bytes_s;
 } qd_progress;
 
-typedef enum qd_note_level { QD_NOTE_INFO, QD_NOTE_WARN } qd_note_level;
+typedef enum qd_note_level {
+    QD_NOTE_INFO,
+    QD_NOTE_WARN
+} qd_note_level;
 
 typedef struct qd_job_events {
     void *ctx;
-    void (*progress)(void *ctx, const qd_progress *p);             /* at most every 100 ms and at the end of a phase; from the caller's thread */
-    void (*note)(void *ctx, qd_note_level level, const char *text); /* warnings and milestones; from the caller's thread */
-} qd_job_events; /* either may be NULL */
+    void (*progress)(
+        void *ctx, const qd_progress *p); /* at most every 100 ms and at the end of a phase; from the caller's thread */
+    void (*note)(void *ctx, qd_note_level level,
+                 const char *text); /* warnings and milestones; from the caller's thread */
+} qd_job_events;                    /* either may be NULL */
 
 typedef struct qd_job_opts {
     const char *model_dir, *out_dir;
     const qd_template *tmpl;
-    const qd_values *values;     /* of tmpl */
-    const qd_format *format;     /* NULL: compressed-tensors */
-    const char *device;          /* NULL or "cpu" */
-    unsigned n_threads;          /* 0: one a processor */
-    uint64_t memory_bytes;       /* host memory the job may use for tiles; 0: 192 MiB */
-    uint64_t shard_bytes;        /* largest output file; 0: 5 GB */
+    const qd_values *values; /* of tmpl */
+    const qd_format *format; /* NULL: compressed-tensors */
+    const char *device;      /* NULL or "cpu" */
+    unsigned n_threads;      /* 0: one a processor */
+    uint64_t memory_bytes;   /* host memory the job may use for tiles; 0: 192 MiB */
+    uint64_t shard_bytes;    /* largest output file; 0: 5 GB */
     bool resume, force;
-    bool no_verify;              /* benchmarks only: skip fsync and the final re-read */
+    bool no_verify; /* benchmarks only: skip fsync and the final re-read */
 } qd_job_opts;
 
 typedef struct qd_job_result {
     uint64_t n_quantized, n_copied; /* tensors */
     uint64_t in_bytes, out_bytes;
     double read_quantize_write_s, sync_s, verify_s, total_s;
-    double rel_error;            /* sqrt(sum err^2 / sum w^2) over all quantized weights */
-    uint64_t peak_bytes;         /* anonymous + shared resident memory */
+    double rel_error;    /* sqrt(sum err^2 / sum w^2) over all quantized weights */
+    uint64_t peak_bytes; /* anonymous + shared resident memory */
     char report_path[4096];
 } qd_job_result;
 
 /* Runs the job: OUT_DIR appears whole, or not at all (a resumable OUT_DIR.staging stays after a cancel or a crash).
- * Errors: every class of base/err.h; QD_E_CANCELED when the token was set; QD_E_BUSY when another run holds OUT_DIR or it exists without
- * force. err says how to go on. */
-QD_MUST_CHECK qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_cancel *cancel, qd_job_result *ret, qd_err *err);
+ * Errors: every class of base/err.h; QD_E_CANCELED when the token was set; QD_E_BUSY when another run holds OUT_DIR or
+ * it exists without force. err says how to go on. */
+QD_MUST_CHECK qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_cancel *cancel,
+                                 qd_job_result *ret, qd_err *err);
 
-/* Plans the job and appends it to out as text or as one JSON object; writes nothing to disk. Also fails where the job would be refused. */
+/* Plans the job and appends it to out as text or as one JSON object; writes nothing to disk. Also fails where the job
+ * would be refused. */
 QD_MUST_CHECK qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *err);
 
 #endif

@@ -1,0 +1,229 @@
+#include "engine/job.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "engine/outputs.h"
+#include "engine/pipeline.h"
+#include "engine/report.h"
+#include "engine/staging.h"
+#include "engine/verify.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef struct job {
+    const qd_job_opts *opts;
+    const qd_job_events *events;
+    qd_cancel *cancel;
+    qd_ckpt ckpt;
+    qd_plan plan;
+    qd_run run;
+    qd_staging staging;
+    qd_journal *journal;
+    bool *seen;
+    qd_hash128 *seen_hash;
+    qd_job_result res;
+} job;
+
+static void note(const job *j, qd_note_level level, const char *text)
+{
+    if (j->events != NULL && j->events->note != NULL) j->events->note(j->events->ctx, level, text);
+}
+
+static double seconds_since(uint64_t start_ns)
+{
+    return (double)(qd_mono_ns() - start_ns) * 1e-9;
+}
+
+static void job_done(job *j)
+{
+    qd_journal_close(j->journal);
+    qd_sink_free(j->run.sink);
+    qd_dev_free(j->run.dev);
+    qd_run_done(&j->run);
+    qd_plan_done(&j->plan);
+    qd_ckpt_done(&j->ckpt);
+    qd_free(j->seen);
+    qd_free(j->seen_hash);
+}
+
+/* Bytes that the parts of an earlier run already hold. */
+static uint64_t held_bytes(const job *j)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; j->opts->resume && i < j->plan.n_parts; i++) {
+        struct stat st;
+        char *path = qd_staging_path(&j->staging, j->plan.parts[i].name);
+        if (path != NULL && lstat(path, &st) == 0) sum += (uint64_t)st.st_blocks * 512;
+        qd_free(path);
+    }
+    return sum;
+}
+
+/* Journal and what is left of an earlier run: units that are on disk as journaled are done. */
+static qd_code take_up(job *j, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    bool fresh = true;
+    uint32_t n_seen = 0, n_good = 0;
+    char text[256];
+    char *path = qd_staging_path(&j->staging, "journal.jsonl");
+    j->seen = qd_calloc(j->plan.n_units, sizeof *j->seen);
+    j->seen_hash = qd_calloc(j->plan.n_units, sizeof *j->seen_hash);
+    if (path == NULL || j->seen == NULL || j->seen_hash == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the journal");
+        goto out;
+    }
+    if (j->staging.found && !j->opts->resume) QD_TRY(qd_staging_empty(&j->staging, err));
+    QD_TRY(qd_journal_open(path, j->opts->resume, &j->run, j->seen, j->seen_hash, &fresh, &j->journal, err));
+    if (fresh && j->staging.found && j->opts->resume) {
+        note(j, QD_NOTE_WARN,
+             "what an earlier run left belongs to another plan (source, template or settings changed): starting anew");
+        qd_journal_close(j->journal);
+        j->journal = NULL;
+        QD_TRY(qd_staging_empty(&j->staging, err));
+        QD_TRY(qd_journal_open(path, false, &j->run, j->seen, j->seen_hash, &fresh, &j->journal, err));
+    }
+    QD_TRY(qd_sink_open_dir(j->staging.dir, &j->run.sink, err));
+    for (uint32_t i = 0; i < j->plan.n_parts; i++) {
+        const qd_out_part *part = &j->plan.parts[i];
+        QD_TRY(qd_sink_add_part(j->run.sink, part->name, part->size_bytes, !fresh, &j->run.sink_part[i], err));
+        QD_TRY(qd_sink_write(j->run.sink, j->run.sink_part[i], 0, part->header.data, part->header.len, err));
+    }
+    if (!fresh) {
+        QD_TRY(qd_verify_units(&j->run, j->staging.dir, j->seen, j->seen_hash, j->run.unit_done, NULL, j->cancel, err));
+        for (uint32_t u = 0; u < j->plan.n_units; u++) {
+            n_seen += j->seen[u];
+            n_good += j->run.unit_done[u];
+        }
+        (void)snprintf(text, sizeof text, "resuming: %u of %u units are done%s", n_good, j->plan.n_units,
+                       n_good < n_seen ? "; some that were journaled are not on disk as written and are done again"
+                                       : "");
+        note(j, QD_NOTE_INFO, text);
+    }
+out:
+    qd_free(path);
+    return rc;
+}
+
+static qd_code write_report(job *j, qd_err *err)
+{
+    qd_buf report = {0};
+    char *path = qd_staging_path(&j->staging, "report.json");
+    qd_code rc = path == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for the report")
+                              : qd_report_json(&j->run, &j->res, &report, err);
+    if (rc == QD_OK) rc = qd_file_replace(path, report.data, report.len, err);
+    qd_buf_done(&report);
+    qd_free(path);
+    return rc;
+}
+
+static qd_code remove_file(const job *j, const char *name, qd_err *err)
+{
+    char *path = qd_staging_path(&j->staging, name);
+    if (path == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a path");
+    qd_code rc = qd_tree_remove(path, err);
+    qd_free(path);
+    return rc;
+}
+
+static void sample_memory(job *j)
+{
+    uint64_t rss = qd_rss_anon_bytes();
+    if (rss > j->res.peak_bytes) j->res.peak_bytes = rss;
+}
+
+static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    QD_TRY(take_up(j, err));
+    QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err));
+    QD_TRY(qd_pipeline_run(&j->run, j->journal, j->events, j->cancel, &j->res.peak_bytes, err));
+    QD_TRY(qd_ckpt_check(&j->ckpt, err));
+    QD_TRY(qd_write_outputs(&j->plan, j->staging.dir, err));
+    j->res.read_quantize_write_s = seconds_since(start_ns);
+    if (!j->opts->no_verify) {
+        uint64_t t = qd_mono_ns();
+        QD_TRY(qd_sink_sync(j->run.sink, err));
+        j->res.sync_s = seconds_since(t);
+        t = qd_mono_ns();
+        QD_TRY(qd_verify_headers(&j->plan, j->staging.dir, err));
+        QD_TRY(qd_verify_units(&j->run, j->staging.dir, NULL, NULL, NULL, j->events, j->cancel, err));
+        j->res.verify_s = seconds_since(t);
+    }
+    sample_memory(j);
+    j->res.n_quantized = j->plan.n_linears;
+    j->res.n_copied = j->plan.n_copied;
+    j->res.in_bytes = j->plan.src_bytes;
+    j->res.out_bytes = j->plan.file_bytes;
+    j->res.rel_error = qd_report_rel_error(&j->run);
+    QD_TRY(write_report(j, err));
+    if (qd_cancel_asked(j->cancel)) {
+        rc = qd_fail(err, QD_E_CANCELED, "canceled");
+        goto out;
+    }
+    QD_TRY(remove_file(j, "journal.jsonl", err)); /* last: from here on the directory is the model */
+    QD_TRY(qd_staging_commit(&j->staging, j->opts->force, err));
+    (void)snprintf(j->res.report_path, sizeof j->res.report_path, "%s/report.json", j->staging.out);
+    j->res.total_s = seconds_since(start_ns);
+out:
+    return rc;
+}
+
+/* After these a later --resume can go on; after the others nothing is left behind. A full disk leaves only what was
+ * there before. */
+static bool is_resumable(const job *j, qd_code rc)
+{
+    if (rc == QD_E_ROOM) return j->opts->resume && j->staging.found;
+    return rc == QD_E_CANCELED || rc == QD_E_IO || rc == QD_E_DEVICE || rc == QD_E_NO_MEMORY;
+}
+
+qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_cancel *cancel, qd_job_result *ret,
+                   qd_err *err)
+{
+    uint64_t start_ns = qd_mono_ns();
+    qd_code rc = QD_OK;
+    job j = {.opts = opts, .events = events, .cancel = cancel, .staging = {.lock_fd = -1}};
+    bool in_staging = false;
+    QD_TRY(qd_ckpt_open(opts->model_dir, &j.ckpt, err));
+    QD_TRY(qd_plan_make(opts, &j.ckpt, &j.plan, err));
+    for (uint32_t i = 0; i < j.plan.n_warnings; i++) note(&j, QD_NOTE_WARN, j.plan.warnings[i]);
+    QD_TRY(qd_dev_open_host(NULL, &j.run.dev, err));
+    qd_dev *dev = j.run.dev;
+    QD_TRY(qd_run_init(&j.plan, &j.run, err));
+    j.run.dev = dev;
+    QD_TRY(qd_staging_open(opts->out_dir, opts->resume, opts->force, &j.staging, err));
+    in_staging = true;
+    rc = run_in_staging(&j, start_ns, err);
+    if (rc == QD_OK) *ret = j.res;
+    if (rc != QD_OK && is_resumable(&j, rc) && err != NULL) {
+        size_t n = strlen(err->msg);
+        (void)snprintf(err->msg + n, sizeof err->msg - n, "; --resume goes on from %s", j.staging.dir);
+    }
+out:
+    job_done(&j);
+    if (in_staging) qd_staging_close(&j.staging, rc != QD_OK && !is_resumable(&j, rc));
+    return rc;
+}
+
+qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    qd_ckpt ckpt = {0};
+    qd_plan plan = {0};
+    QD_TRY(qd_ckpt_open(opts->model_dir, &ckpt, err));
+    QD_TRY(qd_plan_make(opts, &ckpt, &plan, err));
+    QD_TRY(qd_plan_check_room(&plan, opts->out_dir, 0, err));
+    if (json)
+        QD_TRY(qd_plan_json(&plan, opts->out_dir, out, err));
+    else
+        qd_plan_text(&plan, opts->out_dir, out);
+    QD_TRY(qd_buf_check(out, err));
+out:
+    qd_plan_done(&plan);
+    qd_ckpt_done(&ckpt);
+    return rc;
+}

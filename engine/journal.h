@@ -1,0 +1,22 @@
+/* journal.h -- finished units, a line each, so that a killed job goes on where it stood.
+ *
+ * First line: format and plan hash. Then one JSON line a unit: number, hash of what it left on disk, each linear's
+ * sums. A torn last line is ignored; whether the data really is on disk is checked against the hash on resume, so
+ * nothing is synced per unit. */
+#ifndef QD_ENGINE_JOURNAL_H
+#define QD_ENGINE_JOURNAL_H
+
+#include "engine/run.h"
+
+typedef struct qd_journal qd_journal;
+
+/* Opens path for appending; a file that is missing, torn at the first line, or of another plan is begun anew
+ * (*ret_fresh true). Otherwise every whole line is read: results into run->result, unit hashes into ret_hash[n_units],
+ * ret_seen[n_units] true. */
+QD_MUST_CHECK qd_code qd_journal_open(const char *path, bool resume, qd_run *run, bool *ret_seen, qd_hash128 *ret_hash,
+                                      bool *ret_fresh, qd_journal **ret, qd_err *err);
+/* Appends a finished unit in one write. Threads: any. */
+QD_MUST_CHECK qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err);
+void qd_journal_close(qd_journal *j);
+
+#endif

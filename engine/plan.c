@@ -1,0 +1,103 @@
+#include "engine/plan.h"
+
+#include "base/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+qd_code qd_plan_warn(qd_plan *p, qd_err *err, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (p->n_warnings % 16 == 0) {
+        const char **more = qd_arena_alloc(&p->arena, p->n_warnings + 16, sizeof *more);
+        if (more == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory while planning");
+        if (p->n_warnings != 0) memcpy(more, p->warnings, p->n_warnings * sizeof *more);
+        p->warnings = more;
+    }
+    const char *copy = qd_arena_strdup(&p->arena, text);
+    if (copy == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory while planning");
+    p->warnings[p->n_warnings++] = copy;
+    return QD_OK;
+}
+
+static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
+{
+    static const char *const rules[] = {
+        [QD_RULE_MINMAX] = "minmax", [QD_RULE_FOUR_OVER_SIX] = "four_over_six", [QD_RULE_MSE] = "mse"};
+    const char *method = qd_values_get(v, "method"), *rule = qd_values_get(v, "block_scale"),
+               *arith = qd_values_get(v, "scale_arithmetic");
+    if (method != NULL && strcmp(method, "rtn") != 0)
+        return qd_fail(err, QD_E_UNSUPPORTED,
+                       "template %s: method %s needs calibration, which this version does not have; use method=rtn",
+                       p->tmpl->id, method);
+    if (p->tmpl->input_scales)
+        return qd_fail(err, QD_E_UNSUPPORTED,
+                       "template %s needs input scales (W4A4), which come from calibration; this version does not have "
+                       "it: use a weight-only "
+                       "template such as nvfp4-w4a16",
+                       p->tmpl->id);
+    if (strcmp(p->tmpl->scheme, "nvfp4") != 0)
+        return qd_fail(err, QD_E_UNSUPPORTED, "template %s: scheme %s is not in this version", p->tmpl->id,
+                       p->tmpl->scheme);
+    p->recipe.rule = QD_RULE_MSE;
+    if (rule != NULL) {
+        p->recipe.rule = QD_RULE_COUNT;
+        for (int r = 0; r < QD_RULE_COUNT; r++)
+            if (strcmp(rule, rules[r]) == 0) p->recipe.rule = (qd_nvfp4_rule)r;
+        if (p->recipe.rule == QD_RULE_COUNT)
+            return qd_fail(err, QD_E_UNSUPPORTED,
+                           "template %s: block_scale %s needs calibration, which this version does not have",
+                           p->tmpl->id, rule);
+    }
+    p->recipe.arith = arith != NULL && strcmp(arith, "ct-exact") == 0 ? QD_SCALE_CT_EXACT : QD_SCALE_FP32;
+    return qd_nvfp4_recipe_check(&p->recipe, err);
+}
+
+qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_plan *ret, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    qd_plan p = {.ckpt = ckpt,
+                 .tmpl = opts->tmpl,
+                 .format = opts->format != NULL ? opts->format : &qd_format_compressed_tensors};
+    p.arch = qd_arch_find(&ckpt->config);
+    QD_TRY(choose_recipe(&p, opts->values, err));
+    QD_TRY(qd_plan_select(&p, err));
+    QD_TRY(qd_plan_layout(&p, opts->shard_bytes != 0 ? opts->shard_bytes : UINT64_C(5000000000), err));
+    QD_TRY(qd_plan_memory(&p, opts->n_threads, opts->memory_bytes, err));
+    *ret = p;
+    memset(&p, 0, sizeof p);
+out:
+    qd_plan_done(&p);
+    return rc;
+}
+
+void qd_plan_done(qd_plan *p)
+{
+    if (p == NULL) return;
+    for (uint32_t i = 0; p->parts != NULL && i < p->n_parts; i++) qd_buf_done(&p->parts[i].header);
+    qd_arena_done(&p->arena);
+    memset(p, 0, sizeof *p);
+}
+
+qd_tile qd_plan_tile(const qd_plan *p, uint32_t t)
+{
+    const qd_item *it = &p->items[p->tile_item[t]];
+    uint64_t row = (uint64_t)(t - it->first_tile) * it->tile_rows;
+    return (qd_tile){it, row, qd_min_u64(it->tile_rows, it->rows - row)};
+}
+
+qd_extent qd_plan_extent(const qd_plan *p, const qd_tile *t, qd_part_kind k)
+{
+    const qd_item *it = t->item;
+    const qd_tensor *o = &p->outs[it->out[k]];
+    uint64_t row_bytes = it->row_bytes; /* a copy */
+    if (p->units[it->unit].kind == QD_UNIT_WIDEN) row_bytes = it->cols * 2;
+    if (p->units[it->unit].kind == QD_UNIT_QUANTIZE)
+        row_bytes = k == QD_PART_CODES ? it->cols / 2 : it->cols / QD_NVFP4_BLOCK;
+    return (qd_extent){o->file, o->off + t->row * row_bytes, t->n_rows * row_bytes};
+}

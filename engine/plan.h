@@ -1,0 +1,114 @@
+/* plan.h -- everything a job will do, from headers and config.json alone: what is quantized, what is copied, every
+ * output file and offset, tiles, memory. Nothing is computed or written before a plan stands; its hash pins what a
+ * resume may continue. */
+#ifndef QD_ENGINE_PLAN_H
+#define QD_ENGINE_PLAN_H
+
+#include "base/hash.h"
+#include "ckpt/arch.h"
+#include "engine/job.h"
+#include "quant/nvfp4.h"
+
+#define QD_NUMERICS_VERSION 1u
+/* Source bytes of a tile. Part of the numerics (sums are added tile by tile), so it depends on nothing. */
+#define QD_TILE_BYTES ((uint64_t)4 << 20)
+#define QD_NONE       UINT32_MAX
+
+typedef enum qd_unit_kind {
+    QD_UNIT_COPY,    /* bytes as they are */
+    QD_UNIT_WIDEN,   /* block-scaled F8_E4M3 that is not quantized: to BF16 */
+    QD_UNIT_QUANTIZE /* a fused set: linears that share one global scale */
+} qd_unit_kind;
+
+/* One source range and what becomes of it. A copy is seen as rows of one byte. */
+typedef struct qd_item {
+    const char *name;      /* module of a linear, tensor of a copy */
+    uint32_t tensor;       /* source */
+    uint32_t scale_tensor; /* block scales of an F8 source, QD_NONE otherwise */
+    qd_dtype dtype;        /* of the source */
+    uint64_t src_off;      /* absolute in its file */
+    uint64_t first_row, rows, cols;
+    uint64_t row_bytes, tile_rows;
+    uint32_t unit, first_tile, n_tiles;
+    uint32_t out[QD_PART_KIND_COUNT]; /* into outs; a copy uses out[0]; QD_NONE where the format has no such part */
+} qd_item;
+
+typedef struct qd_unit {
+    qd_unit_kind kind;
+    qd_role role;
+    int32_t layer; /* -1: before the first or after the last */
+    uint32_t first_item, n_items, first_tile, n_tiles;
+    uint64_t src_bytes, out_bytes;
+} qd_unit;
+
+typedef struct qd_out_part {
+    const char *name;
+    uint64_t size_bytes;
+    qd_buf header; /* length field and JSON */
+} qd_out_part;
+
+typedef struct qd_plan {
+    qd_arena arena;
+    const qd_ckpt *ckpt;     /* not owned */
+    const qd_arch *arch;     /* NULL: generic rules */
+    const qd_template *tmpl; /* not owned */
+    const qd_format *format;
+    qd_nvfp4_recipe recipe;
+    qd_item *items;
+    uint32_t n_items;
+    qd_unit *units; /* in the order of work */
+    uint32_t n_units;
+    uint32_t *tile_item; /* [n_tiles] */
+    uint32_t n_tiles;
+    qd_tensor *outs; /* off absolute in its part; file = part */
+    uint32_t n_outs;
+    qd_out_part *parts;
+    uint32_t n_parts;
+    qd_format_info info;
+    const char **warnings;
+    uint32_t n_warnings;
+    uint32_t n_linears, n_copied, n_layers;
+    uint64_t src_bytes, out_bytes, file_bytes, n_weights; /* file_bytes: of all parts with headers */
+    qd_hash128 hash;
+    /* memory */
+    unsigned n_workers, n_compute;
+    uint32_t n_slots;
+    uint64_t slot_bytes, worker_bytes, peak_bytes;
+} qd_plan;
+
+/* Plans opts over an open checkpoint, which must outlive it. *ret zeroed before, qd_plan_done() after.
+ * Errors: QD_E_INPUT (shapes, K % 16, names that collide), QD_E_UNSUPPORTED (already quantized, input scales needed,
+ * dtype), QD_E_USAGE (settings), QD_E_ROOM (memory below the least possible), QD_E_NO_MEMORY. */
+QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_plan *ret, qd_err *err);
+void qd_plan_done(qd_plan *p);
+
+/* engine/select.c: units and items from tensors. */
+QD_MUST_CHECK qd_code qd_plan_select(qd_plan *p, qd_err *err);
+/* engine/layout.c: output tensors, parts, offsets, headers, hash. */
+QD_MUST_CHECK qd_code qd_plan_layout(qd_plan *p, uint64_t shard_bytes, qd_err *err);
+/* engine/memory.c: workers, slots and the peak from a budget. */
+QD_MUST_CHECK qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd_err *err);
+/* engine/room.c: QD_E_ROOM with the figures when disk or memory does not suffice. held_bytes: already reserved by a
+ * staging directory. */
+QD_MUST_CHECK qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_bytes, qd_err *err);
+/* engine/plan_show.c */
+void qd_plan_text(const qd_plan *p, const char *out_dir, qd_buf *out);
+QD_MUST_CHECK qd_code qd_plan_json(const qd_plan *p, const char *out_dir, qd_buf *out, qd_err *err);
+
+QD_MUST_CHECK qd_code qd_plan_warn(qd_plan *p, qd_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Tile t of the plan: rows [row, row + n) of its item. */
+typedef struct qd_tile {
+    const qd_item *item;
+    uint64_t row, n_rows;
+} qd_tile;
+qd_tile qd_plan_tile(const qd_plan *p, uint32_t t);
+
+/* The bytes a tile leaves in part kind k of its item (k = 0 for copies): offset in the part file and length. */
+typedef struct qd_extent {
+    uint32_t part;
+    uint64_t off, bytes;
+} qd_extent;
+qd_extent qd_plan_extent(const qd_plan *p, const qd_tile *t, qd_part_kind k);
+
+#endif

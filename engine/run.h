@@ -1,0 +1,43 @@
+/* run.h -- the state of a running job: what each tile and unit came to. Shared by scheduler, workers, journal,
+ * verification, report. */
+#ifndef QD_ENGINE_RUN_H
+#define QD_ENGINE_RUN_H
+
+#include "ckpt/sink.h"
+#include "engine/plan.h"
+#include "gpu/dev.h"
+
+#include <pthread.h>
+
+typedef struct qd_tile_hash {
+    qd_hash128 part[2]; /* codes and scales; a copy uses the first */
+} qd_tile_hash;
+
+/* Of one quantized linear; sums over its tiles in order. */
+typedef struct qd_item_result {
+    qd_nvfp4_sums sums; /* err2 and w2 in units of gs^2 */
+    float amax, gs;
+} qd_item_result;
+
+typedef struct qd_run {
+    const qd_plan *plan;
+    qd_sink *sink;
+    uint32_t *sink_part; /* [n_parts] the sink's numbers */
+    qd_dev *dev;
+    qd_tile_hash *tile_hash;  /* [n_tiles] */
+    qd_nvfp4_sums *tile_sums; /* [n_tiles] */
+    float *tile_amax;         /* [n_tiles] */
+    qd_item_result *result;   /* [n_items] */
+    bool *unit_done;          /* [n_units] true before the run: resumed */
+    qd_arena arena;
+} qd_run;
+
+/* ret zeroed; everything but sink and dev allocated and zeroed. qd_run_done() frees it (sink and dev are the caller's).
+ */
+QD_MUST_CHECK qd_code qd_run_init(const qd_plan *p, qd_run *ret, qd_err *err);
+void qd_run_done(qd_run *r);
+
+/* One hash for what a unit left on disk: its tiles' hashes in order and its global scales. */
+QD_MUST_CHECK qd_code qd_run_unit_hash(const qd_run *r, uint32_t unit, qd_hash128 *ret, qd_err *err);
+
+#endif
