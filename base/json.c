@@ -28,15 +28,28 @@ const char *qd_json_type(const json_t *v)
     return "nothing";
 }
 
+/* jansson overlooks some allocations that fail (a string then lacks a byte) and reports others as bad JSON: we watch
+ * ourselves. */
+static _Thread_local bool t_refused;
+
+static void *alloc_noting(size_t bytes)
+{
+    void *p = qd_malloc(bytes);
+    if (p == NULL) t_refused = true;
+    return p;
+}
+
 qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
 {
     json_error_t e = {0};
+    t_refused = false;
     json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
-    if (v == NULL) {
-        if (json_error_code(&e) == json_error_out_of_memory)
-            return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
-        return qd_fail(err, QD_E_INPUT, "%s: not valid JSON at line %d, column %d: %s", what, e.line, e.column, e.text);
+    if (t_refused || (v == NULL && (e.text[0] == '\0' || json_error_code(&e) == json_error_out_of_memory))) {
+        json_decref(v);
+        return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
     }
+    if (v == NULL)
+        return qd_fail(err, QD_E_INPUT, "%s: not valid JSON at line %d, column %d: %s", what, e.line, e.column, e.text);
     *ret = v;
     return QD_OK;
 }
@@ -132,5 +145,5 @@ qd_code qd_json_arr_or(const json_t *o, const char *key, const char *what, json_
 
 void qd_json_use_qd_memory(void)
 {
-    json_set_alloc_funcs(qd_malloc, qd_free);
+    json_set_alloc_funcs(alloc_noting, qd_free);
 }

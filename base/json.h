@@ -38,8 +38,8 @@ QD_MUST_CHECK qd_code qd_json_arr_or(const json_t *o, const char *key, const cha
 const char *qd_json_type(
     const json_t *v); /* "object", "array", "string", "integer", "number", "boolean", "null", "nothing" */
 
-/* Makes jansson allocate through base/mem.h, so that tests can fail its allocations too. Call once, before any thread.
- */
+/* Makes jansson allocate through base/mem.h, so that tests can fail its allocations too, and so that qd_json_parse()
+ * notices the failures that jansson overlooks. Every program calls it once, before any thread. */
 void qd_json_use_qd_memory(void);
 
 #endif
