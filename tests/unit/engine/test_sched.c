@@ -1,0 +1,167 @@
+/* The scheduler alone, on made-up plans: every tile once, no deadlock with as few slots as there may be. */
+#include "base/mem.h"
+#include "base/pool.h"
+#include "engine/sched.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    UNITS = 40,
+    WORKERS = 5
+};
+
+typedef struct world {
+    qd_plan plan;
+    qd_run run;
+    qd_sched *sched;
+    atomic_uint loads[UNITS * 32], encodes[UNITS * 32], in_use;
+    atomic_uint units_closed, wrong;
+    unsigned char *slots;
+} world;
+
+static uint32_t next_random(uint64_t *s)
+{
+    *s = *s * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*s >> 33);
+}
+
+/* Units of random size, some larger than all slots together; one item a unit. */
+static void make_world(world *w, uint64_t seed, uint32_t n_slots)
+{
+    memset(w, 0, sizeof *w);
+    qd_plan *p = &w->plan;
+    p->n_slots = n_slots;
+    p->slot_bytes = 64;
+    p->n_layers = 4;
+    p->n_workers = WORKERS;
+    p->units = qd_calloc(UNITS, sizeof *p->units);
+    p->items = qd_calloc(UNITS, sizeof *p->items);
+    p->tile_item = qd_calloc(UNITS * 32, sizeof *p->tile_item);
+    p->n_units = p->n_items = UNITS;
+    for (uint32_t u = 0; u < UNITS; u++) {
+        uint32_t n = next_random(&seed) % 20;
+        p->units[u] = (qd_unit){.kind = next_random(&seed) % 4 == 0 ? QD_UNIT_COPY : QD_UNIT_QUANTIZE,
+                                .layer = (int32_t)(u / 10),
+                                .first_item = u,
+                                .n_items = 1,
+                                .first_tile = p->n_tiles,
+                                .n_tiles = n,
+                                .src_bytes = n};
+        p->items[u] = (qd_item){.unit = u, .first_tile = p->n_tiles, .n_tiles = n, .rows = n, .tile_rows = 1};
+        for (uint32_t t = 0; t < n; t++) p->tile_item[p->n_tiles++] = u;
+    }
+    qd_err e = {0};
+    assert_int_equal(qd_run_init(p, &w->run, &e), QD_OK);
+    w->slots = qd_calloc(n_slots, 64);
+}
+
+static void free_world(world *w)
+{
+    qd_sched_free(w->sched);
+    qd_run_done(&w->run);
+    qd_free(w->slots);
+    qd_free(w->plan.units);
+    qd_free(w->plan.items);
+    qd_free(w->plan.tile_item);
+}
+
+static void worker(void *arg, unsigned index)
+{
+    world *w = arg;
+    uint64_t seed = index;
+    for (;;) {
+        qd_task t = qd_sched_next(w->sched);
+        if (t.kind == QD_TASK_NONE) return;
+        uint32_t unit = w->plan.items[w->plan.tile_item[t.tile]].unit;
+        if (t.area < w->slots || t.area >= w->slots + w->plan.n_slots * w->plan.slot_bytes)
+            atomic_fetch_add(&w->wrong, 1);
+        /* The area is this tile's alone: a second owner would overwrite the mark. */
+        uint32_t mark = t.tile + 1, found;
+        if (t.kind == QD_TASK_ENCODE && t.data != NULL) {
+            memcpy(&found, t.data, sizeof found);
+            if (found != mark) atomic_fetch_add(&w->wrong, 1);
+        }
+        memcpy(t.area, &mark, sizeof mark);
+        for (uint32_t spin = next_random(&seed) % 2000; spin > 0; spin--) atomic_thread_fence(memory_order_seq_cst);
+        memcpy(&found, t.area, sizeof found);
+        if (found != mark) atomic_fetch_add(&w->wrong, 1);
+        if (t.kind == QD_TASK_LOAD) {
+            atomic_fetch_add(&w->loads[t.tile], 1);
+            if (qd_sched_loaded(w->sched, &t, t.area)) qd_sched_ready(w->sched, unit);
+            continue;
+        }
+        atomic_fetch_add(&w->encodes[t.tile], 1);
+        if (qd_sched_wrote(w->sched, &t)) {
+            atomic_fetch_add(&w->units_closed, 1);
+            qd_sched_unit_done(w->sched, unit);
+        }
+    }
+}
+
+static void every_tile_is_written_once_with_the_fewest_slots(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        world *w = qd_calloc(1, sizeof *w);
+        qd_err e = {0};
+        qd_pool *pool = NULL;
+        make_world(w, seed, 3 + (uint32_t)seed % 12);
+        for (uint32_t u = 0; seed % 3 == 0 && u < UNITS; u += 3) w->run.unit_done[u] = true;
+        assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
+        assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
+        uint64_t done = 0;
+        int32_t layer = -1;
+        while (!qd_sched_wait(w->sched, 1000, &done, &layer)) {
+        }
+        qd_pool_join(pool);
+        assert_int_equal(qd_sched_result(w->sched, &e), QD_OK);
+        assert_int_equal(atomic_load(&w->wrong), 0);
+        assert_int_equal(layer, 3);
+        assert_int_equal(done, w->plan.n_tiles);
+        for (uint32_t t = 0; t < w->plan.n_tiles; t++) {
+            const qd_unit *u = &w->plan.units[w->plan.items[w->plan.tile_item[t]].unit];
+            unsigned once = w->run.unit_done[u - w->plan.units] ? 0 : 1;
+            assert_int_equal(atomic_load(&w->encodes[t]), once);
+            assert_int_equal(atomic_load(&w->loads[t]), u->kind == QD_UNIT_QUANTIZE ? once : 0);
+        }
+        free_world(w);
+        qd_free(w);
+    }
+}
+
+static void a_stop_ends_every_worker_and_keeps_the_first_error(void **state)
+{
+    (void)state;
+    world *w = qd_calloc(1, sizeof *w);
+    qd_err first = {0}, second = {0}, e = {0};
+    qd_pool *pool = NULL;
+    make_world(w, 7, 4);
+    assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
+    (void)qd_fail(&first, QD_E_IO, "first");
+    (void)qd_fail(&second, QD_E_INPUT, "second");
+    qd_sched_stop(w->sched, &first);
+    qd_sched_stop(w->sched, &second);
+    assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
+    qd_pool_join(pool);
+    assert_int_equal(qd_sched_result(w->sched, &e), QD_E_IO);
+    assert_string_equal(e.msg, "first");
+    free_world(w);
+    qd_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_tile_is_written_once_with_the_fewest_slots),
+        cmocka_unit_test(a_stop_ends_every_worker_and_keeps_the_first_error),
+    };
+    return cmocka_run_group_tests_name("engine/sched", tests, NULL, NULL);
+}
