@@ -22,7 +22,8 @@ typedef struct qd_format_info {
     uint32_t n_quantized;
     const char *const *ignored;   /* module names of linears left as they are (router, gates, head, MTP, vision, out of scope), checkpoint names */
     uint32_t n_ignored;
-    const char *const *ignored_patterns; /* regular expressions without "re:", covering fused and split spellings; may be empty */
+    const char *const *ignored_patterns; /* globs of module names ("*linear_attn.in_proj_a*"), covering fused and split spellings; each
+                                            format writes them its own way (fnmatch as they are, or as regular expressions); may be empty */
     uint32_t n_ignored_patterns;
     bool input_scales;            /* W4A4 */
 } qd_format_info;
