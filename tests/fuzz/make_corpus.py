@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Writes the seed corpora of the fuzz targets beside this script: make_corpus.py [DIRECTORY]. The same files every time."""
+import json
+import pathlib
+import struct
+import sys
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def file(header, data=b"", length=None):
+    """A safetensors file; header may be a dict or raw bytes, length a lie."""
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def one(dtype="U8", shape=(4,), begin=0, end=4, name="a"):
+    return {name: tensor(dtype, list(shape), begin, end)}
+
+
+def safetensors():
+    pair = {"a": tensor("BF16", [2, 2], 0, 8), "b": tensor("F32", [], 8, 12)}
+    twice = json.dumps(one())[:-1] + "," + json.dumps(one())[1:]
+    yield "good", file({"__metadata__": {"format": "pt"}, **pair}, bytes(12))
+    yield "good_padded", file(json.dumps(one()).encode() + b"    ", bytes(4))
+    yield "good_no_tensors", file({})
+    yield "good_empty_tensor", file({"e": tensor("I64", [0, 3], 0, 0), **one()}, bytes(4))
+    yield "good_every_dtype", file({t: tensor(t, [0], 0, 0) for t in (
+        "BOOL U8 I8 I16 U16 F16 BF16 I32 U32 F32 F64 I64 U64 C64 F8_E4M3 F8_E5M2 F8_E8M0").split()})
+    yield "good_out_of_order", file({"b": pair["b"], "a": pair["a"]}, bytes(12))
+    yield "good_odd_names", file({"\u4e2d/..\"\\": tensor("U8", [1], 0, 1)}, bytes(1))
+    yield "empty", b""
+    yield "seven_bytes", bytes(7)
+    yield "zero_length", bytes(8)
+    yield "length_past_end", file(one(), bytes(4), 1000)
+    yield "length_over_limit", file(one(), bytes(4), 100000001)
+    yield "length_all_ones", file(one(), bytes(4), 2**64 - 1)
+    yield "not_json", file(b"GGUF\x03\0\0\0")
+    yield "json_cut", file(b'{"a":{"dtype":"U8","sha')
+    yield "json_trailing", file(b"{} {}")
+    yield "json_array", file(b"[]")
+    yield "json_nul", file(b'{"a\\u0000b":{}}')
+    yield "json_not_utf8", file(b'{"\xff":{}}')
+    yield "json_nested", file(b'{"a":' + b"[" * 2500)
+    yield "json_number_huge", file(b'{"a":{"dtype":"U8","shape":[99999999999999999999],"data_offsets":[0,1]}}', bytes(1))
+    yield "duplicate_name", file(twice.encode(), bytes(4))
+    yield "data_truncated", file(one(), bytes(3))
+    yield "data_trailing", file(one(), bytes(5))
+    yield "offsets_out_of_range", file(one(begin=0, end=2**62, shape=(2**62,)), bytes(4))
+    yield "offsets_reversed", file(one(begin=4, end=0), bytes(4))
+    yield "offsets_negative", file(one(begin=-4, end=0), bytes(4))
+    yield "offsets_fraction", file({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0.0, 4.0]}}, bytes(4))
+    yield "offsets_three", file({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4, 8]}}, bytes(4))
+    yield "offsets_missing", file({"a": {"dtype": "U8", "shape": [4]}}, bytes(4))
+    yield "overlap", file({"a": tensor("U8", [4], 0, 4), "b": tensor("U8", [4], 3, 7)}, bytes(7))
+    yield "overlap_empty", file({"a": tensor("U8", [4], 0, 4), "b": tensor("U8", [0], 2, 2)}, bytes(4))
+    yield "gap", file({"a": tensor("U8", [4], 0, 4), "b": tensor("U8", [4], 5, 9)}, bytes(9))
+    yield "gap_first", file(one(begin=1, end=5), bytes(5))
+    yield "bytes_not_shape", file(one(dtype="F32", shape=(3,)), bytes(4))
+    yield "shape_overflow", file(one(shape=(2**32, 2**32)), bytes(4))
+    yield "shape_overflow_bytes", file(one(dtype="F64", shape=(2**61,), end=0), b"")
+    yield "shape_negative", file(one(shape=(-4,)), bytes(4))
+    yield "shape_string", file({"a": {"dtype": "U8", "shape": ["4"], "data_offsets": [0, 4]}}, bytes(4))
+    yield "shape_rank_9", file(one(shape=(1,) * 8 + (4,)), bytes(4))
+    yield "dtype_unknown", file(one(dtype="F3"), bytes(4))
+    yield "dtype_number", file({"a": {"dtype": 8, "shape": [4], "data_offsets": [0, 4]}}, bytes(4))
+    yield "name_empty", file(one(name=""), bytes(4))
+    yield "name_control", file(one(name="a\x07"), bytes(4))
+    yield "name_long", file(one(name="n" * 1025), bytes(4))
+    yield "tensor_number", file({"a": 1})
+    yield "metadata_array", file({"__metadata__": []})
+    yield "metadata_number", file({"__metadata__": {"k": 1}})
+
+
+def json_texts():
+    llama = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 3, "hidden_size": 64,
+             "vocab_size": 100, "tie_word_embeddings": True}
+    text = {"model_type": "qwen3_5_moe_text", "num_hidden_layers": 4, "tie_word_embeddings": False}
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    good = {
+        "good": llama, "good_wrapper": {"model_type": "qwen3_5_moe", "text_config": text}, "good_empty": {},
+        "good_fp8": {**llama, "quantization_config": fp8},
+        "good_nulls": {"model_type": None, "architectures": None, "text_config": None, "quantization_config": None},
+        "root_array": [], "root_string": "x", "model_type_number": {"model_type": 3},
+        "architectures_string": {"architectures": "x"}, "architectures_mixed": {"architectures": ["x", 1]},
+        "text_config_array": {"text_config": []}, "layers_string": {"num_hidden_layers": "3"},
+        "layers_fraction": {"num_hidden_layers": 3.5}, "layers_negative": {"num_hidden_layers": -1},
+        "layers_huge": {"num_hidden_layers": 2**62}, "tied_number": {"tie_word_embeddings": 1},
+        "quantization_string": {"quantization_config": "fp8"}, "method_number": {"quantization_config": {"quant_method": 1}},
+        "block_zero": {"quantization_config": {**fp8, "weight_block_size": [0, 1]}},
+        "block_one": {"quantization_config": {**fp8, "weight_block_size": [128]}},
+        "block_string": {"quantization_config": {**fp8, "weight_block_size": "128"}},
+    }
+    for name, value in good.items():
+        yield name, json.dumps(value).encode()
+    yield "empty", b""
+    yield "cut", b'{"model_type": "lla'
+    yield "trailing", b"{} x"
+    yield "duplicate_key", b'{"a": 1, "a": 2}'
+    yield "nested_arrays", b"[" * 2500
+    yield "nested_objects", b'{"a":' * 2500
+    yield "not_utf8", b'{"model_type": "\xc3\x28"}'
+    yield "nul_in_string", b'{"model_type": "a\\u0000b"}'
+    yield "nul_byte", b'{"a": 1}\0'
+    yield "bom", b"\xef\xbb\xbf{}"
+    yield "lone_surrogate", b'{"model_type": "\\ud800"}'
+    yield "number_huge", b'{"num_hidden_layers": 99999999999999999999}'
+    yield "real_huge", b'{"rope_theta": 1e999}'
+    yield "nan", b'{"rope_theta": NaN}'
+    yield "comment", b"{} // x"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus")
+    for folder, inputs in (("safetensors", safetensors()), ("json", json_texts())):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, data in inputs:
+            (root / folder / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
