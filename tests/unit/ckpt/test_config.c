@@ -80,8 +80,8 @@ static void an_empty_config_and_nulls_give_the_defaults(void **state)
     (void)state;
     static const char *const texts[] = {
         "{}",
-        "{\"model_type\":null,\"architectures\":null,\"text_config\":null,\"num_hidden_layers\":null,"
-        "\"tie_word_embeddings\":null,\"quantization_config\":null}",
+        ("{\"model_type\":null,\"architectures\":null,\"text_config\":null,\"num_hidden_layers\":null,"
+         "\"tie_word_embeddings\":null,\"quantization_config\":null}"),
         "{\"architectures\":[]}",
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
