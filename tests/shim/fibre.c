@@ -1,4 +1,4 @@
-/* fibre.c -- stacks that take turns in one thread, made known to the sanitizers. */
+/* fibre.c -- stacks that take turns in one thread, made known to AddressSanitizer. */
 #include "tests/shim/fibre.h"
 
 #include <stdio.h>
@@ -8,27 +8,19 @@
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define QD_ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define QD_TSAN 1
 #endif
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 #define QD_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define QD_TSAN 1
 #endif
 
 #ifdef QD_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef QD_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
 
 enum {
     GUARD_BYTES = 4096,
-    SLOT_BYTES = FIBRE_STACK_BYTES + GUARD_BYTES,
-    TSAN_USES_MAX = 1000
+    SLOT_BYTES = FIBRE_STACK_BYTES + GUARD_BYTES
 };
 
 static fibre fibres[FIBRE_MAX], scheduler;
@@ -89,15 +81,6 @@ void fibre_start(unsigned i, void (*body)(void))
     f->ctx.uc_link = NULL;
     entry = body;
     makecontext(&f->ctx, trampoline, 0);
-#ifdef QD_TSAN
-    /* Making one is slow; each use leaves a few calls open in its shadow stack. */
-    if (f->tsan != NULL && ++f->tsan_uses == TSAN_USES_MAX) {
-        __tsan_destroy_fiber(f->tsan);
-        f->tsan = NULL;
-        f->tsan_uses = 0;
-    }
-    if (f->tsan == NULL) f->tsan = __tsan_create_fiber(0);
-#endif
 }
 
 void fibre_enter(unsigned i)
@@ -105,10 +88,6 @@ void fibre_enter(unsigned i)
     running = i;
 #ifdef QD_ASAN
     __sanitizer_start_switch_fiber(&scheduler.asan_stack, stack_of(i), FIBRE_STACK_BYTES);
-#endif
-#ifdef QD_TSAN
-    if (scheduler.tsan == NULL) scheduler.tsan = __tsan_get_current_fiber();
-    __tsan_switch_to_fiber(fibres[i].tsan, 0);
 #endif
     swapcontext(&scheduler.ctx, &fibres[i].ctx);
 #ifdef QD_ASAN
@@ -123,9 +102,6 @@ void fibre_leave(int last)
     __sanitizer_start_switch_fiber(last ? NULL : &f->asan_stack, scheduler_stack, scheduler_bytes);
 #else
     (void)last;
-#endif
-#ifdef QD_TSAN
-    __tsan_switch_to_fiber(scheduler.tsan, 0);
 #endif
     swapcontext(&f->ctx, &scheduler.ctx);
 #ifdef QD_ASAN

@@ -1,4 +1,5 @@
-/* fibre.h -- stacks that take turns in one thread, made known to the sanitizers. */
+/* fibre.h -- stacks that take turns in one thread, made known to AddressSanitizer (not to TSan: one thread has no
+ * races). */
 #ifndef QD_TESTS_SHIM_FIBRE_H
 #define QD_TESTS_SHIM_FIBRE_H
 
@@ -11,8 +12,7 @@ enum {
 
 typedef struct fibre {
     ucontext_t ctx;
-    void *asan_stack, *tsan;
-    unsigned tsan_uses;
+    void *asan_stack;
 } fibre;
 
 /* Makes fibre i (0 .. FIBRE_MAX - 1) ready to run body() from its beginning; body must end in fibre_leave(true). */

@@ -1,0 +1,134 @@
+/* ptx_rt.h -- what the C that ptx2c.py writes is made of: PTX instructions that are no plain C expression.
+ *
+ * Registers are unsigned integers of their width, floats among them as bit patterns. Source: NVIDIA, Parallel Thread
+ * Execution ISA 9.0. What the ISA leaves undefined ends the program. */
+#ifndef QD_TESTS_SHIM_PTX_RT_H
+#define QD_TESTS_SHIM_PTX_RT_H
+
+#include "tests/shim/cuda_shim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Registers start as this, so that one read before it is written shows. */
+#define PTX_POISON_PRED 1
+#define PTX_POISON_16   ((uint16_t)0xa5a5u)
+#define PTX_POISON_32   0xa5a5a5a5u
+#define PTX_POISON_64   0xa5a5a5a5a5a5a5a5u
+
+static inline void ptx_die(const char *what, uint64_t where)
+{
+    fprintf(stderr, "ptx: %s (0x%llx), thread %u of block %u\n", what, (unsigned long long)where, threadIdx.x,
+            blockIdx.x);
+    abort();
+}
+
+/* ---- float32 ---- */
+
+static inline float ptx_f32(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Results that are NaN are the canonical one. */
+static inline uint32_t ptx_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return x == x ? bits : 0x7fffffffu;
+}
+
+/* The operand that is no NaN; -0 < +0. */
+static inline uint32_t ptx_min_f32(uint32_t a, uint32_t b)
+{
+    const float x = ptx_f32(a), y = ptx_f32(b);
+    if (!(x == x)) return ptx_bits(y);
+    if (!(y == y)) return a;
+    if (x == y) return a | b;
+    return x < y ? a : b;
+}
+
+static inline uint32_t ptx_max_f32(uint32_t a, uint32_t b)
+{
+    const float x = ptx_f32(a), y = ptx_f32(b);
+    if (!(x == x)) return ptx_bits(y);
+    if (!(y == y)) return a;
+    if (x == y) return a & b;
+    return x > y ? a : b;
+}
+
+/* ---- integers ---- */
+
+/* Shifts clamp at the width of the register. */
+static inline uint64_t ptx_shl(uint64_t a, uint32_t n, unsigned width)
+{
+    return n >= width ? 0 : a << n;
+}
+
+static inline uint64_t ptx_shr(uint64_t a, uint32_t n, unsigned width)
+{
+    return n >= width ? 0 : a >> n;
+}
+
+static inline uint64_t ptx_div(uint64_t a, uint64_t b)
+{
+    if (b == 0) ptx_die("division by zero", a);
+    return a / b;
+}
+
+static inline uint64_t ptx_rem(uint64_t a, uint64_t b)
+{
+    if (b == 0) ptx_die("remainder by zero", a);
+    return a % b;
+}
+
+/* Four bytes picked from b:a by the nibbles of c; bit 3 of a nibble spreads the byte's sign. */
+static inline uint32_t ptx_prmt(uint32_t a, uint32_t b, uint32_t c)
+{
+    const uint64_t from = (uint64_t)b << 32 | a;
+    uint32_t d = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t pick = c >> 4 * i & 15u;
+        const uint32_t byte = (uint32_t)(from >> 8 * (pick & 7u)) & 0xffu;
+        d |= ((pick & 8u) != 0 ? (byte & 0x80u) != 0 ? 0xffu : 0u : byte) << 8 * i;
+    }
+    return d;
+}
+
+/* ---- memory ---- */
+
+static inline void ptx_aligned(uint64_t at, uint64_t to)
+{
+    if (at % to != 0) ptx_die("misaligned address", at);
+}
+
+static inline uint64_t ptx_load(const void *at, unsigned bytes)
+{
+    uint64_t v = 0;
+    memcpy(&v, at, bytes); /* little endian, as the device */
+    return v;
+}
+
+static inline void ptx_store(void *at, uint64_t v, unsigned bytes)
+{
+    memcpy(at, &v, bytes);
+}
+
+static inline void *ptx_global(uint64_t at, unsigned bytes)
+{
+    ptx_aligned(at, bytes);
+    return (void *)(uintptr_t)at;
+}
+
+static inline void *ptx_shared(unsigned char *memory, uint64_t size, uint32_t at, unsigned bytes)
+{
+    ptx_aligned(at, bytes);
+    if (at > size || size - at < bytes) ptx_die("shared memory out of range", at);
+    return memory + at;
+}
+
+#endif
