@@ -157,11 +157,13 @@ static void side_files_are_taken_along_and_weights_are_not(void **state)
     assert_int_equal(mkdir(at(s, "onnx"), 0755), 0);
     assert_int_equal(mkfifo(at(s, "fifo"), 0644), 0);
     put_text(s, "bell\a", "x");
+    put_safetensors(s, "adapter.safetensors", ONE("other"), 4);
     assert_int_equal(open_dir(s, &c, &err), QD_OK);
     assert_int_equal(c.n_side, sizeof taken / sizeof taken[0]);
     for (uint32_t i = 0; i < c.n_side; i++) assert_string_equal(c.side[i], taken[i]);
-    assert_int_equal(c.n_skipped, 1);
-    assert_string_equal(c.skipped[0], "bell\a");
+    assert_int_equal(c.n_skipped, 2);
+    assert_string_equal(c.skipped[0], "adapter.safetensors");
+    assert_string_equal(c.skipped[1], "bell\a");
     qd_ckpt_done(&c);
     assert_int_equal(symlink("nowhere", at(s, "dangling.json")), 0);
     refuse(s, "/dangling.json: No such file or directory");
@@ -328,7 +330,7 @@ static void the_digest_pins_config_names_times_and_headers(void **state)
     assert_int_equal(utimensat(AT_FDCWD, at(s, "b.safetensors"), later, 0), 0);
     assert_int_not_equal(digest(s), first);
     put_safetensors(s, "b.safetensors",
-                    "{\"a\":{\"dtype\":\"F16\",\"shape\":[1,2],\"data_offsets\":[4,8]},"
+                    "{\"a\":{\"dtype\":\"F16\" ,\"shape\":[1,2],\"data_offsets\":[4,8]},"
                     "\"z\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
                     8);
     assert_int_equal(utimensat(AT_FDCWD, at(s, "b.safetensors"), then, 0), 0);
