@@ -14,7 +14,7 @@
 typedef struct qd_arch_row {
     const char *pattern;
     qd_role role;
-    const char *fuse;      /* NULL: no set */
+    const char *fuse; /* NULL: no set */
     qd_split split;
     bool fuse_apart_in_ct; /* llm-compressor does not tie this set */
 } qd_arch_row;
@@ -32,7 +32,8 @@ extern const uint32_t qd_arch_n_tables;
 void qd_arch_place_generic(const qd_tensor *t, qd_place *ret);
 /* Number after a component that usually holds the layers ("layers", "h", "blocks", ...), -1 when there is none. */
 int32_t qd_arch_layer_of(const char *name);
-/* Reads the decimal number at s into *ret and returns the first byte after it; NULL when there is none or it is too large. */
+/* Reads the decimal number at s into *ret and returns the first byte after it; NULL when there is none or it is too
+ * large. */
 const char *qd_arch_number(const char *s, int32_t *ret);
 
 #endif
