@@ -107,9 +107,26 @@ static void host_free(qd_dev *d)
 
 static const qd_dev_ops k_host_ops = {.amax = host_amax, .nvfp4_encode = host_encode, .free = host_free};
 
+/* The best first: what "NULL" takes. */
 static bool find_isa(const char *name, const qd_host_isa **ret)
 {
-    if (name == NULL) name = "scalar";
+    const qd_host_isa *isas[5];
+    size_t n = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+        isas[n++] = &qd_host_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas[n++] = &qd_host_avx2;
+#endif
+    isas[n++] = &qd_host_generic;
+    isas[n++] = &qd_host_generic16;
+    for (size_t i = 0; i < n; i++) {
+        if (name == NULL || strcmp(name, isas[i]->name) == 0) {
+            *ret = isas[i];
+            return true;
+        }
+    }
     *ret = NULL;
     return strcmp(name, "scalar") == 0;
 }
@@ -117,7 +134,11 @@ static bool find_isa(const char *name, const qd_host_isa **ret)
 qd_code qd_dev_open_host(const char *isa, qd_dev **ret, qd_err *err)
 {
     const qd_host_isa *found;
-    if (!find_isa(isa, &found)) return qd_fail(err, QD_E_UNSUPPORTED, "cpu: expected scalar, found %s", isa);
+    if (!find_isa(isa, &found))
+        return qd_fail(err, QD_E_UNSUPPORTED,
+                       "cpu: expected scalar, generic, generic16, avx2 or avx512 as far as the "
+                       "processor has it, found %s",
+                       isa);
     host *h = qd_calloc(1, sizeof *h);
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "cpu: %zu bytes", sizeof *h);
     h->isa = found;
