@@ -107,6 +107,18 @@ static inline void pattern_store(qd_dtype dtype, float v, void *w, uint64_t i)
         memcpy((unsigned char *)w + 2 * i, &h, 2);
 }
 
+static inline float pattern_load(qd_dtype dtype, const void *w, uint64_t i)
+{
+    float v;
+    uint16_t h;
+    if (dtype == QD_F32) {
+        memcpy(&v, (const unsigned char *)w + 4 * i, 4);
+        return v;
+    }
+    memcpy(&h, (const unsigned char *)w + 2 * i, 2);
+    return dtype == QD_BF16 ? qd_bf16_to_f32(h) : qd_f16_to_f32(h);
+}
+
 static inline void pattern_fill(pattern p, qd_dtype dtype, uint64_t n_blocks, uint64_t seed, void *w)
 {
     uint64_t state = 88172645463325252ull + seed * 1000003u;
