@@ -21,16 +21,19 @@ typedef struct qd_cuda_block_sums {
     uint8_t *flags; /* QD_CUDA_CLIPPED, QD_CUDA_ZERO (gpu/cuda/args.h) */
 } qd_cuda_block_sums;
 
+/* What the shared library shows; all else in it is hidden. */
+#define QD_CUDA_API __attribute__((visibility("default")))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Raises *amax_bits (zeroed before the first call) to the float32 pattern of the largest |w| of n elements; >=
  * 0x7f800000 when a NaN or an infinity is among them. w: 16-byte aligned. dtype: qd_dtype. stream: cudaStream_t. */
-int qd_cuda_amax(int dtype, const void *w, uint64_t n, uint32_t *amax_bits, void *stream);
+QD_CUDA_API int qd_cuda_amax(int dtype, const void *w, uint64_t n, uint32_t *amax_bits, void *stream);
 
 /* gpu/nvfp4.h says what a tile is; here w is 16-byte and codes 8-byte aligned. */
-int qd_cuda_nvfp4_encode(const qd_nvfp4_tile *t, const qd_cuda_block_sums *sums, void *stream);
+QD_CUDA_API int qd_cuda_nvfp4_encode(const qd_nvfp4_tile *t, const qd_cuda_block_sums *sums, void *stream);
 
 #ifdef __cplusplus
 }
