@@ -191,6 +191,11 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     QD_TRY(qd_ckpt_open(opts->model_dir, &j.ckpt, err));
     QD_TRY(qd_plan_make(opts, &j.ckpt, &j.plan, err));
     for (uint32_t i = 0; i < j.plan.n_warnings; i++) note(&j, QD_NOTE_WARN, j.plan.warnings[i]);
+    for (uint32_t i = 0; i < j.ckpt.n_skipped; i++) {
+        char text[320];
+        (void)snprintf(text, sizeof text, "%s is not part of the checkpoint and is left out", j.ckpt.skipped[i]);
+        note(&j, QD_NOTE_WARN, text);
+    }
     QD_TRY(qd_dev_open_host(NULL, &j.run.dev, err));
     qd_dev *dev = j.run.dev;
     QD_TRY(qd_run_init(&j.plan, &j.run, err));

@@ -37,7 +37,11 @@ qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd
     uint64_t useful = (uint64_t)p->n_tiles + workers; /* a small model needs less */
     if (useful < SLOTS_MIN) useful = SLOTS_MIN;
     p->n_slots = (uint32_t)qd_min_u64(qd_min_u64(slots, useful), UINT32_MAX / 2);
-    p->peak_bytes = FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes + p->n_slots * p->slot_bytes +
-                    workers * p->worker_bytes;
+    /* Memory that no tile touches is never resident: a small model needs less than all slots. F8 is widened to float32.
+     */
+    uint64_t touched =
+        p->src_bytes * (p->ckpt->config.quant_method[0] != '\0' ? 4 : 1) + 2 * (uint64_t)QD_IO_ALIGN * p->n_slots;
+    p->peak_bytes = FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes +
+                    qd_min_u64(p->n_slots * p->slot_bytes, touched) + qd_min_u64(workers * p->worker_bytes, touched);
     return QD_OK;
 }

@@ -1,0 +1,23 @@
+/* cmd.h -- the commands of quantctl: each takes its own arguments (argv[0] is its name) and returns the exit code. */
+#ifndef QD_CLI_CMD_H
+#define QD_CLI_CMD_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+
+int qd_cmd_quantize(int argc, char **argv);
+int qd_cmd_inspect(int argc, char **argv);
+int qd_cmd_diff(int argc, char **argv);
+int qd_cmd_import_gguf(int argc, char **argv);
+int qd_cmd_templates(int argc, char **argv);
+
+/* Prints "quantctl: <sentence>" to stderr, or one JSON object {"event":"error",...} to stdout, and returns the exit
+ * code. */
+int qd_cmd_fail(const qd_err *err, bool json);
+
+/* ":"-joined template directories that exist: `given` alone when it is not NULL, else $QD_TEMPLATES, else those this
+ * program was built with. NULL when memory is out; qd_free(). */
+char *qd_cmd_template_dirs(const char *given);
+
+#endif

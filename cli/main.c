@@ -1,0 +1,46 @@
+/* main.c -- quantctl: finds the command and runs it. */
+#include "base/fault.h"
+#include "base/json.h"
+#include "cli/cmd.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} k_commands[] = {
+    {"quantize", qd_cmd_quantize, "quantize a model directory"},
+    {"templates", qd_cmd_templates, "the compression templates"},
+};
+
+static void usage(FILE *f)
+{
+    (void)fputs("usage: quantctl COMMAND ...\n", f);
+    for (size_t i = 0; i < sizeof k_commands / sizeof k_commands[0]; i++)
+        (void)fprintf(f, "  %-12s %s\n", k_commands[i].name, k_commands[i].what);
+    (void)fputs("`quantctl COMMAND --help` says more. Exit codes: 0 done, 1 failed, 2 wrong use, 3 bad input, 4 not "
+                "enough room,\n"
+                "5 quality gate, 6 target busy, 78 configuration, 130/143 stopped.\n",
+                f);
+}
+
+int main(int argc, char **argv)
+{
+    qd_json_use_qd_memory();
+    qd_fault_arm_from_env();
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--version") == 0) return printf("quantctl %s\n", QD_VERSION) < 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof k_commands / sizeof k_commands[0]; i++)
+        if (strcmp(argv[1], k_commands[i].name) == 0) return k_commands[i].run(argc - 1, argv + 1);
+    (void)fprintf(stderr, "quantctl: unknown command \"%s\"; quantctl --help lists them\n", argv[1]);
+    return 2;
+}

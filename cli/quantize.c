@@ -1,0 +1,163 @@
+/* quantize.c -- `quantctl quantize`: a job in this process, without a bus. */
+#include "base/mem.h"
+#include "cli/args.h"
+#include "cli/cmd.h"
+#include "cli/progress.h"
+#include "cli/signals.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char k_usage[] =
+    "usage: quantctl quantize MODEL_DIR --template ID -o OUT_DIR [options]\n"
+    "  --template ID        what to do; `quantctl templates` lists them (or a path to a .json file)\n"
+    "  -o, --output DIR     the new model directory; appears whole or not at all\n"
+    "  --set NAME=VALUE     a setting of the template (may be repeated)\n"
+    "  --format NAME        compressed-tensors (default) or modelopt\n"
+    "  --device cpu         where to compute\n"
+    "  --threads N          compute threads (default: one a processor)\n"
+    "  --memory SIZE        memory for tiles (default 192MiB)\n"
+    "  --shard-size SIZE    largest output file (default 5GB)\n"
+    "  --templates DIR      where templates are (default: $QD_TEMPLATES, then the installed ones)\n"
+    "  --dry-run            print the plan and stop\n"
+    "  --resume             go on with OUT_DIR.staging of an earlier run\n"
+    "  --force              replace OUT_DIR; start anew where an earlier run stopped\n"
+    "  --no-verify          leave out fsync and the final re-reading (measurements only)\n"
+    "  --json               one JSON object a line on stdout\n";
+
+typedef struct quantize_args {
+    const char *tmpl, *output, *format, *device, *templates, *max_kl;
+    qd_arg_list settings, calib;
+    uint64_t threads, memory, shard, samples, seq_len;
+    bool dry_run, resume, force, no_verify, json, help;
+    qd_arg_list rest;
+} quantize_args;
+
+static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
+{
+    a->samples = a->seq_len = UINT64_MAX;
+    const qd_opt opts[] = {
+        {"--template", NULL, QD_OPT_TEXT, &a->tmpl},       {"--output", "-o", QD_OPT_TEXT, &a->output},
+        {"--set", NULL, QD_OPT_LIST, &a->settings},        {"--format", NULL, QD_OPT_TEXT, &a->format},
+        {"--device", NULL, QD_OPT_TEXT, &a->device},       {"--threads", NULL, QD_OPT_COUNT, &a->threads},
+        {"--memory", NULL, QD_OPT_BYTES, &a->memory},      {"--shard-size", NULL, QD_OPT_BYTES, &a->shard},
+        {"--templates", NULL, QD_OPT_TEXT, &a->templates}, {"--dry-run", NULL, QD_OPT_FLAG, &a->dry_run},
+        {"--resume", NULL, QD_OPT_FLAG, &a->resume},       {"--force", NULL, QD_OPT_FLAG, &a->force},
+        {"--no-verify", NULL, QD_OPT_FLAG, &a->no_verify}, {"--json", NULL, QD_OPT_FLAG, &a->json},
+        {"--help", "-h", QD_OPT_FLAG, &a->help},           {"--calib", NULL, QD_OPT_LIST, &a->calib},
+        {"--samples", NULL, QD_OPT_COUNT, &a->samples},    {"--seq-len", NULL, QD_OPT_COUNT, &a->seq_len},
+        {"--max-kl", NULL, QD_OPT_TEXT, &a->max_kl},
+    };
+    qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
+    if (rc != QD_OK || a->help) return rc;
+    if (a->calib.n != 0 || a->samples != UINT64_MAX || a->seq_len != UINT64_MAX || a->max_kl != NULL)
+        return qd_fail(
+            err, QD_E_USAGE,
+            "calibration is not in this version: --calib, --samples, --seq-len and --max-kl cannot be used yet");
+    if (a->rest.n != 1) return qd_fail(err, QD_E_USAGE, "which model? see quantctl quantize --help");
+    if (a->tmpl == NULL)
+        return qd_fail(err, QD_E_USAGE, "which template? --template ID; `quantctl templates` lists them");
+    if (a->output == NULL) return qd_fail(err, QD_E_USAGE, "where to? -o OUT_DIR");
+    if (a->threads > 256)
+        return qd_fail(err, QD_E_USAGE, "--threads: expected at most 256, found %" PRIu64, a->threads);
+    if (a->device != NULL && strcmp(a->device, "cpu") != 0)
+        return qd_fail(err, QD_E_USAGE, "--device %s: this version computes on cpu only", a->device);
+    return QD_OK;
+}
+
+static void show_result(const quantize_args *a, const qd_job_result *r)
+{
+    char took[32];
+    qd_progress_duration(r->total_s, took, sizeof took);
+    (void)printf("%s: %" PRIu64 " linears quantized, %" PRIu64 " tensors copied, relative error %.4f\n", a->output,
+                 r->n_quantized, r->n_copied, r->rel_error);
+    (void)printf("  %.3f GB -> %.3f GB in %s (quantize %.2f s, sync %.2f s, verify %.2f s), peak memory %.0f MB\n",
+                 (double)r->in_bytes * 1e-9, (double)r->out_bytes * 1e-9, took, r->read_quantize_write_s, r->sync_s,
+                 r->verify_s, (double)r->peak_bytes * 1e-6);
+    (void)printf("  report: %s\n  see also: quantctl diff %s %s\n", r->report_path, a->rest.items[0], a->output);
+}
+
+static void show_result_json(const qd_job_result *r)
+{
+    qd_buf b = {0};
+    qd_buf_str(&b, "{\"event\":\"done\",\"report\":");
+    qd_buf_json_str(&b, r->report_path);
+    qd_buf_printf(&b,
+                  ",\"quantized_linears\":%" PRIu64 ",\"copied_tensors\":%" PRIu64 ",\"source_bytes\":%" PRIu64
+                  ",\"output_bytes\":%" PRIu64 ",\"relative_error\":%.9g,\"read_quantize_write_s\":%.6f,\"sync_s\":%."
+                                               "6f,\"verify_s\":%.6f,\"total_s\":%.6f,\"peak_memory_bytes\":%" PRIu64
+                  "}\n",
+                  r->n_quantized, r->n_copied, r->in_bytes, r->out_bytes, r->rel_error, r->read_quantize_write_s,
+                  r->sync_s, r->verify_s, r->total_s, r->peak_bytes);
+    if (!b.failed) (void)fputs(b.data, stdout);
+    qd_buf_done(&b);
+}
+
+static qd_code dry_run(const qd_job_opts *o, bool json, qd_err *err)
+{
+    qd_buf out = {0};
+    qd_code rc = qd_job_dry_run(o, json, &out, err);
+    if (rc == QD_OK) (void)fputs(out.data, stdout);
+    qd_buf_done(&out);
+    return rc;
+}
+
+int qd_cmd_quantize(int argc, char **argv)
+{
+    static qd_cancel cancel; /* signal handlers refer to it until the program ends */
+    quantize_args a = {0};
+    qd_err err = {0};
+    qd_template tmpl = {0};
+    qd_arena arena = {0};
+    qd_values values;
+    qd_job_result result = {0};
+    qd_progress_view view = {0};
+    char *dirs = NULL;
+    qd_code rc = parse(argc, argv, &a, &err);
+    if (rc != QD_OK) goto out;
+    if (a.help) {
+        (void)fputs(k_usage, stdout);
+        return 0;
+    }
+    qd_job_opts opts = {.model_dir = a.rest.items[0],
+                        .out_dir = a.output,
+                        .device = a.device,
+                        .n_threads = (unsigned)a.threads,
+                        .memory_bytes = a.memory,
+                        .shard_bytes = a.shard,
+                        .resume = a.resume,
+                        .force = a.force,
+                        .no_verify = a.no_verify};
+    if (a.format != NULL && (opts.format = qd_format_find(a.format)) == NULL) {
+        rc = qd_fail(&err, QD_E_USAGE, "--format %s: expected compressed-tensors or modelopt", a.format);
+        goto out;
+    }
+    dirs = qd_cmd_template_dirs(a.templates);
+    if (dirs == NULL) {
+        rc = qd_fail(&err, QD_E_NO_MEMORY, "out of memory");
+        goto out;
+    }
+    QD_TRY(qd_template_load(dirs, a.tmpl, &tmpl, &err));
+    QD_TRY(qd_values_resolve(&tmpl, a.settings.items, a.settings.n, &arena, &values, &err));
+    opts.tmpl = &tmpl;
+    opts.values = &values;
+    if (a.dry_run) {
+        rc = dry_run(&opts, a.json, &err);
+        goto out;
+    }
+    qd_signals_to(&cancel);
+    qd_progress_begin(&view, a.json);
+    qd_job_events events = qd_progress_events(&view);
+    rc = qd_job_run(&opts, &events, &cancel, &result, &err);
+    qd_progress_end(&view);
+    if (rc == QD_OK && a.json) show_result_json(&result);
+    if (rc == QD_OK && !a.json) show_result(&a, &result);
+out:
+    qd_free(dirs);
+    qd_template_done(&tmpl);
+    qd_arena_done(&arena);
+    if (rc == QD_OK) return 0;
+    int code = qd_cmd_fail(&err, a.json);
+    return rc == QD_E_CANCELED ? qd_signals_exit(&cancel) : code;
+}
