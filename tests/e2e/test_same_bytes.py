@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""The output's bytes do not depend on threads or memory, and one run does as another."""
+import big
+import qd
+
+
+class SameBytes(qd.Case):
+    def test_threads_and_memory_leave_the_bytes_as_they_are(self):
+        self.quantize(big.model(), self.path("a"))
+        for i, more in enumerate((("--threads", "1"), ("--threads", "2"), ("--threads", "5"),
+                                  ("--memory", str(64 << 20)), ("--memory", str(1 << 30)),
+                                  ("--threads", "5", "--memory", str(64 << 20)))):
+            with self.subTest(more):
+                out = self.path(f"b{i}")
+                self.quantize(big.model(), out, *more)
+                self.same_tree(self.path("a"), out)
+
+    def test_the_report_agrees_in_everything_but_time_and_memory(self):
+        self.quantize(big.model(), self.path("a"), "--threads", "1")
+        self.quantize(big.model(), self.path("b"), "--threads", "3")
+        a, b = qd.report(self.path("a")), qd.report(self.path("b"))
+        for key in ("seconds", "peak_memory_bytes", "planned_memory_bytes"):
+            a.pop(key), b.pop(key)
+        self.assertEqual(a, b)
+
+
+if __name__ == "__main__":
+    qd.main()

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""The real model: SmolLM2-135M-Instruct from GGUF to BF16 to NVFP4, and what diff says of it.
+
+QD_SMOLLM2_GGUF names the GGUF file, else out/ of ./setup has it; without either the script is left out."""
+import glob
+import json
+import os
+
+import qd
+import st
+
+
+def gguf():
+    given = os.environ.get("QD_SMOLLM2_GGUF")
+    found = [given] if given else sorted(glob.glob(os.path.join(qd.ROOT, "out", "**", "*.gguf"), recursive=True))
+    if not found or not os.path.exists(found[0]):
+        qd.skip("no SmolLM2 here: ./setup fetches it, or QD_SMOLLM2_GGUF names the file")
+    return found[0]
+
+
+GGUF = gguf()
+
+
+class SmolLM2(qd.Case):
+    def test_from_gguf_to_nvfp4(self):
+        src, out = self.path("bf16"), self.path("nvfp4")
+        self.check(qd.quantctl("import-gguf", GGUF, "-o", src), 0)
+        tensors = st.read_dir(src)
+        self.assertEqual({t.dtype for t in tensors.values()}, {"BF16"})
+        self.assertEqual(tensors["model.layers.29.mlp.down_proj.weight"].shape, (576, 1536))
+        self.assertEqual(len(tensors), 272)
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            with open(os.path.join(src, name), encoding="utf-8") as f:
+                json.load(f)
+        self.quantize(src, out)
+        self.assertEqual(len(qd.report(out)["tensors"]), 210)
+        r = qd.quantctl("diff", src, out, "--json")
+        self.check(r, 0)
+        self.assertTrue(r.events(), str(r))
+        r = qd.quantctl("inspect", out)
+        self.check(r, 0)
+        self.assertIn("NVFP4", r.out.upper())
+
+
+if __name__ == "__main__":
+    qd.main()
