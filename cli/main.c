@@ -12,6 +12,8 @@ static const struct {
     const char *what;
 } k_commands[] = {
     {"quantize", qd_cmd_quantize, "quantize a model directory"},
+    {"inspect", qd_cmd_inspect, "what a model directory holds, and how it is quantized"},
+    {"diff", qd_cmd_diff, "error of a quantized model against its source, worst first"},
     {"templates", qd_cmd_templates, "the compression templates"},
 };
 

@@ -86,8 +86,7 @@ static void show_result_json(const qd_job_result *r)
     qd_buf_printf(&b,
                   ",\"quantized_linears\":%" PRIu64 ",\"copied_tensors\":%" PRIu64 ",\"source_bytes\":%" PRIu64
                   ",\"output_bytes\":%" PRIu64 ",\"relative_error\":%.9g,\"read_quantize_write_s\":%.6f,\"sync_s\":%."
-                                               "6f,\"verify_s\":%.6f,\"total_s\":%.6f,\"peak_memory_bytes\":%" PRIu64
-                  "}\n",
+                  "6f,\"verify_s\":%.6f,\"total_s\":%.6f,\"peak_memory_bytes\":%" PRIu64 "}\n",
                   r->n_quantized, r->n_copied, r->in_bytes, r->out_bytes, r->rel_error, r->read_quantize_write_s,
                   r->sync_s, r->verify_s, r->total_s, r->peak_bytes);
     if (!b.failed) (void)fputs(b.data, stdout);
