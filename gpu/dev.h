@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "gpu/nvfp4.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct qd_dev qd_dev;

@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """test_ptx2c.py [--cc CC] -- ptx2c.py itself: what it refuses, what it writes, what the C then computes."""
+import contextlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
 
+sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import ptx2c  # noqa: E402 (from the folder of this file)
+
 ROOT = os.path.dirname(os.path.dirname(HERE))
 CC = "cc"
 
@@ -29,12 +35,15 @@ class Translator(unittest.TestCase):
         ptx, c = os.path.join(self.dir.name, "k.ptx"), os.path.join(self.dir.name, "k.c")
         with open(ptx, "w", encoding="ascii") as f:
             f.write(text)
-        done = subprocess.run([sys.executable, os.path.join(HERE, "ptx2c.py"), ptx, c], capture_output=True, text=True,
-                              check=False)
+        if os.path.exists(c):
+            os.unlink(c)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            status = ptx2c.main(["ptx2c.py", ptx, c])
         if not os.path.exists(c):
-            return done.returncode, None, done.stderr
+            return status, None, said.getvalue()
         with open(c, encoding="ascii") as f:
-            return done.returncode, f.read(), done.stderr
+            return status, f.read(), said.getvalue()
 
 
 class Refusals(Translator):
@@ -49,6 +58,17 @@ class Refusals(Translator):
         self.refused(module("\tsin.approx.f32 %f1, %f2;\n"), "k.ptx:13:", "sin.approx.f32")
         self.refused(module("\tcvt.rn.satfinite.e2m1x2.f32 %rs1, %f1, %f2;\n"), "cvt.rn.satfinite.e2m1x2.f32")
         self.refused(module("\t@%p1 trap;\n"), "trap")
+
+    def test_the_program_exits_with_2_and_writes_nothing(self):
+        ptx, c = os.path.join(self.dir.name, "k.ptx"), os.path.join(self.dir.name, "k.c")
+        for text, status in ((module("\tret;\n"), 0), (module("\tret.uni;\n"), 2)):
+            with open(ptx, "w", encoding="ascii") as f:
+                f.write(text)
+            done = subprocess.run([sys.executable, os.path.join(HERE, "ptx2c.py"), ptx, c], capture_output=True,
+                                  text=True, check=False)
+            self.assertEqual((done.returncode, os.path.exists(c)), (status, status == 0), done.stderr)
+            if os.path.exists(c):
+                os.unlink(c)
 
     def test_a_modifier_it_does_not_implement_is_refused(self):
         for op in ("add.f32", "mul.f32", "fma.f32", "add.rn.ftz.f32", "add.rz.f32", "mul.rm.f32", "sub.rn.sat.f32", "add.rp.f32"):
