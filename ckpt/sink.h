@@ -1,6 +1,7 @@
 /* sink.h -- SEAM: a set of part files of known sizes, written at planned offsets in any order, then made durable.
  *
- * Threads: parts are added by one thread before any write; after that any number of threads may write disjoint ranges. */
+ * Threads: parts are added by one thread before any write; after that any number of threads may write disjoint ranges.
+ */
 #ifndef QD_CKPT_SINK_H
 #define QD_CKPT_SINK_H
 
@@ -26,19 +27,22 @@ struct qd_sink {
 /* A sink that writes into an existing directory. Errors: QD_E_NO_MEMORY, QD_E_IO. Free with qd_sink_free(). */
 QD_MUST_CHECK qd_code qd_sink_open_dir(const char *dir, qd_sink **ret, qd_err *err);
 
-/* Creates name (a plain file name) with exactly size_bytes, space reserved where the file system can. keep: an existing file
- * of that size is opened with its content (resume), otherwise it starts empty. Errors: QD_E_ROOM, QD_E_IO. */
-static inline QD_MUST_CHECK qd_code qd_sink_add_part(qd_sink *k, const char *name, uint64_t size_bytes, bool keep, uint32_t *ret_part, qd_err *err)
+/* Creates name (a plain file name) with exactly size_bytes, space reserved where the file system can. keep: an existing
+ * file of that size is opened with its content (resume), otherwise it starts empty. Errors: QD_E_ROOM, QD_E_IO. */
+static inline QD_MUST_CHECK qd_code qd_sink_add_part(qd_sink *k, const char *name, uint64_t size_bytes, bool keep,
+                                                     uint32_t *ret_part, qd_err *err)
 {
     return k->ops->add_part(k, name, size_bytes, keep, ret_part, err);
 }
-/* n bytes at off, all inside the part. Where data and off are equal modulo QD_IO_ALIGN, the aligned middle bypasses the page
- * cache. Errors: QD_E_ROOM, QD_E_IO; QD_E_INTERNAL for a range outside the part. */
-static inline QD_MUST_CHECK qd_code qd_sink_write(qd_sink *k, uint32_t part, uint64_t off, const void *data, size_t n, qd_err *err)
+/* n bytes at off, all inside the part. Where data and off are equal modulo QD_IO_ALIGN, the aligned middle bypasses the
+ * page cache. Errors: QD_E_ROOM, QD_E_IO; QD_E_INTERNAL for a range outside the part. */
+static inline QD_MUST_CHECK qd_code qd_sink_write(qd_sink *k, uint32_t part, uint64_t off, const void *data, size_t n,
+                                                  qd_err *err)
 {
     return k->ops->write(k, part, off, data, n, err);
 }
-/* All parts and the directory are on stable storage when this returns QD_OK. A failed fsync is final: the data must be written anew. */
+/* All parts and the directory are on stable storage when this returns QD_OK. A failed fsync is final: the data must be
+ * written anew. */
 static inline QD_MUST_CHECK qd_code qd_sink_sync(qd_sink *k, qd_err *err)
 {
     return k->ops->sync(k, err);

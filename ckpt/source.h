@@ -10,19 +10,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { QD_IO_ALIGN = 4096 }; /* alignment that direct I/O needs of addresses, offsets and lengths */
+enum {
+    QD_IO_ALIGN = 4096
+}; /* alignment that direct I/O needs of addresses, offsets and lengths */
 
 typedef struct qd_source qd_source;
 typedef struct qd_source_ops {
     qd_code (*read)(qd_source *s, uint64_t off, void *buf, size_t n, qd_err *err);
-    qd_code (*read_area)(qd_source *s, uint64_t off, size_t n, void *area, size_t area_bytes, void **ret_data, qd_err *err);
+    qd_code (*read_area)(qd_source *s, uint64_t off, size_t n, void *area, size_t area_bytes, void **ret_data,
+                         qd_err *err);
     qd_code (*check)(qd_source *s, qd_err *err);
     void (*free)(qd_source *s);
 } qd_source_ops;
 
 struct qd_source {
     const qd_source_ops *ops;
-    const char *name;    /* for errors: the path; owned */
+    const char *name; /* for errors: the path; owned */
     uint64_t size_bytes;
     uint64_t mtime_ns;
     void *ctx;
@@ -44,11 +47,11 @@ static inline size_t qd_source_area_bytes(size_t n)
 {
     return (n + 2 * (size_t)QD_IO_ALIGN - 1) & ~((size_t)QD_IO_ALIGN - 1);
 }
-/* The same for bulk data: area is aligned to QD_IO_ALIGN and has at least qd_source_area_bytes(n) bytes; *ret_data points
- * into it, at the offset's own place modulo QD_IO_ALIGN. Comes from the page cache where that holds all of the range, else the
- * cache is left alone (O_DIRECT); where the file system refuses that, through the cache. */
-static inline QD_MUST_CHECK qd_code qd_source_read_area(qd_source *s, uint64_t off, size_t n, void *area, size_t area_bytes,
-                                                        void **ret_data, qd_err *err)
+/* The same for bulk data: area is aligned to QD_IO_ALIGN and has at least qd_source_area_bytes(n) bytes; *ret_data
+ * points into it, at the offset's own place modulo QD_IO_ALIGN. Comes from the page cache where that holds all of the
+ * range, else the cache is left alone (O_DIRECT); where the file system refuses that, through the cache. */
+static inline QD_MUST_CHECK qd_code qd_source_read_area(qd_source *s, uint64_t off, size_t n, void *area,
+                                                        size_t area_bytes, void **ret_data, qd_err *err)
 {
     return s->ops->read_area(s, off, n, area, area_bytes, ret_data, err);
 }

@@ -139,8 +139,8 @@ static void sample_memory(job *j)
 static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
 {
     qd_code rc = QD_OK;
+    QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err)); /* before anything is written */
     QD_TRY(take_up(j, err));
-    QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err));
     QD_TRY(qd_pipeline_run(&j->run, j->journal, j->events, j->cancel, &j->res.peak_bytes, err));
     QD_TRY(qd_ckpt_check(&j->ckpt, err));
     QD_TRY(qd_write_outputs(&j->plan, j->staging.dir, err));

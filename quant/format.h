@@ -8,28 +8,36 @@
 
 #include <stdint.h>
 
-typedef enum qd_part_kind { QD_PART_CODES, QD_PART_SCALES, QD_PART_GLOBAL, QD_PART_INPUT_SCALE, QD_PART_KIND_COUNT } qd_part_kind;
+typedef enum qd_part_kind {
+    QD_PART_CODES,
+    QD_PART_SCALES,
+    QD_PART_GLOBAL,
+    QD_PART_INPUT_SCALE,
+    QD_PART_KIND_COUNT
+} qd_part_kind;
 
 typedef struct qd_format_part {
     qd_part_kind kind;
-    const char *suffix;   /* ".weight_packed" */
+    const char *suffix; /* ".weight_packed" */
     qd_dtype dtype;
-    uint32_t rank;        /* 2: shape by kind ([N, K/2] or [N, K/16]); 1: [1]; 0: scalar */
+    uint32_t rank; /* 2: shape by kind ([N, K/2] or [N, K/16]); 1: [1]; 0: scalar */
 } qd_format_part;
 
 typedef struct qd_format_info {
     const char *const *quantized; /* module names of quantized linears, in plan order */
     uint32_t n_quantized;
-    const char *const *ignored;   /* module names of linears left as they are (router, gates, head, MTP, vision, out of scope), checkpoint names */
+    const char *const *ignored; /* module names of linears left as they are (router, gates, head, MTP, vision, out of
+                                   scope), checkpoint names */
     uint32_t n_ignored;
-    const char *const *ignored_patterns; /* globs of module names ("*linear_attn.in_proj_a*"), covering fused and split spellings; each
-                                            format writes them its own way (fnmatch as they are, or as regular expressions); may be empty */
+    const char *const *ignored_patterns; /* globs of module names ("*linear_attn.in_proj_a*"), covering fused and split
+                                            spellings; each format writes them its own way (fnmatch as they are, or as
+                                            regular expressions); may be empty */
     uint32_t n_ignored_patterns;
-    bool input_scales;            /* W4A4 */
+    bool input_scales; /* W4A4 */
 } qd_format_info;
 
 typedef struct qd_format {
-    const char *name;             /* "compressed-tensors" */
+    const char *name; /* "compressed-tensors" */
     const qd_format_part *parts;
     uint32_t n_parts;
     /* The float32 stored for a global scale gs (the divisor): gs itself, or 1 / gs. */

@@ -26,7 +26,7 @@ def modules(root):
     for cmake in sorted(root.glob("*/CMakeLists.txt")):
         text = cmake.read_text(encoding="utf-8")
         if cmake.parent.name != "tests" and re.search(r"\b(qd_module|add_executable)\s*\(", text):
-            found[cmake.parent.name] = declared(text)
+            found[cmake.parent.name] = declared(text) - {cmake.parent.name}  # a program beside its own library
     return found
 
 
