@@ -5,14 +5,26 @@
 #include <stdint.h>
 
 /* X(enum, safetensors name, bits) */
-#define QD_DTYPES(X)                                                                                             \
-    X(QD_BOOL, "BOOL", 8)                                                                                        \
-    X(QD_U8, "U8", 8)                                                                                            \
-    X(QD_I8, "I8", 8)                                                                                            \
-    X(QD_I16, "I16", 16)                                                                                         \
-    X(QD_U16, "U16", 16) X(QD_F16, "F16", 16) X(QD_BF16, "BF16", 16) X(QD_I32, "I32", 32) X(QD_U32, "U32", 32)   \
-        X(QD_F32, "F32", 32) X(QD_F64, "F64", 64) X(QD_I64, "I64", 64) X(QD_U64, "U64", 64) X(QD_C64, "C64", 64) \
-            X(QD_F8_E4M3, "F8_E4M3", 8) X(QD_F8_E5M2, "F8_E5M2", 8) X(QD_F8_E8M0, "F8_E8M0", 8)
+/* clang-format off */
+#define QD_DTYPES(X) \
+    X(QD_BOOL, "BOOL", 8) \
+    X(QD_U8, "U8", 8) \
+    X(QD_I8, "I8", 8) \
+    X(QD_I16, "I16", 16) \
+    X(QD_U16, "U16", 16) \
+    X(QD_F16, "F16", 16) \
+    X(QD_BF16, "BF16", 16) \
+    X(QD_I32, "I32", 32) \
+    X(QD_U32, "U32", 32) \
+    X(QD_F32, "F32", 32) \
+    X(QD_F64, "F64", 64) \
+    X(QD_I64, "I64", 64) \
+    X(QD_U64, "U64", 64) \
+    X(QD_C64, "C64", 64) \
+    X(QD_F8_E4M3, "F8_E4M3", 8) \
+    X(QD_F8_E5M2, "F8_E5M2", 8) \
+    X(QD_F8_E8M0, "F8_E8M0", 8)
+/* clang-format on */
 
 typedef enum qd_dtype {
 #define X(e, name, bits) e,
