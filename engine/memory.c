@@ -15,15 +15,27 @@ enum {
     THREADS_MAX = 256
 };
 
+/* Bytes of the largest tile, once loaded: F8 is widened to float32, or to BF16 on its way out. */
+static uint64_t tile_bytes_max(const qd_plan *p)
+{
+    uint64_t largest = 1;
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const qd_item *it = &p->items[i];
+        uint64_t widening = it->dtype == QD_F8_E4M3 ? 4 : 1;
+        largest = qd_max_u64(largest, qd_min_u64(it->rows, it->tile_rows) * it->row_bytes * widening);
+    }
+    return largest;
+}
+
 qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd_err *err)
 {
     uint64_t budget = memory_bytes != 0 ? memory_bytes : BUDGET_DEFAULT_BYTES;
     unsigned cpus = n_threads != 0 ? n_threads : qd_cpu_count();
     if (cpus > THREADS_MAX) return qd_fail(err, QD_E_USAGE, "threads: expected 1 to %d, found %u", THREADS_MAX, cpus);
     p->n_compute = cpus;
-    p->slot_bytes = qd_source_area_bytes(QD_TILE_BYTES);
-    p->worker_bytes =
-        QD_TILE_BYTES + 4 * (uint64_t)QD_IO_ALIGN; /* a copied tile, or codes and scales, in step with file offsets */
+    p->slot_bytes = qd_source_area_bytes(tile_bytes_max(p));
+    /* A copied tile, or codes and scales, in step with file offsets. */
+    p->worker_bytes = p->slot_bytes + 4 * (uint64_t)QD_IO_ALIGN;
     uint64_t least = FIXED_BYTES + 2 * p->worker_bytes + SLOTS_MIN * p->slot_bytes;
     if (budget < least)
         return qd_fail(err, QD_E_ROOM, "memory: %" PRIu64 " bytes are not enough: this job needs at least %" PRIu64,
@@ -37,11 +49,7 @@ qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd
     uint64_t useful = (uint64_t)p->n_tiles + workers; /* a small model needs less */
     if (useful < SLOTS_MIN) useful = SLOTS_MIN;
     p->n_slots = (uint32_t)qd_min_u64(qd_min_u64(slots, useful), UINT32_MAX / 2);
-    /* Memory that no tile touches is never resident: a small model needs less than all slots. F8 is widened to float32.
-     */
-    uint64_t touched =
-        p->src_bytes * (p->ckpt->config.quant_method[0] != '\0' ? 4 : 1) + 2 * (uint64_t)QD_IO_ALIGN * p->n_slots;
-    p->peak_bytes = FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes +
-                    qd_min_u64(p->n_slots * p->slot_bytes, touched) + qd_min_u64(workers * p->worker_bytes, touched);
+    p->peak_bytes = FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes + p->n_slots * p->slot_bytes +
+                    workers * p->worker_bytes;
     return QD_OK;
 }

@@ -136,11 +136,8 @@ qd_code qd_verify_units(qd_run *run, const char *dir, const bool *want, const qd
                         const qd_job_events *events, qd_cancel *cancel, qd_err *err)
 {
     const qd_plan *p = run->plan;
-    verify v = {.run = run,
-                .want = want,
-                .keep_hashes = expect != NULL,
-                .cancel = cancel,
-                .area_bytes = qd_source_area_bytes(QD_TILE_BYTES)};
+    verify v = {
+        .run = run, .want = want, .keep_hashes = expect != NULL, .cancel = cancel, .area_bytes = p->worker_bytes};
     qd_pool *pool = NULL;
     qd_code rc = QD_OK;
     unsigned threads = p->n_workers < VERIFY_THREADS_MAX ? p->n_workers : VERIFY_THREADS_MAX;

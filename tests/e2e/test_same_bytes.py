@@ -14,6 +14,9 @@ class SameBytes(qd.Case):
                 out = self.path(f"b{i}")
                 self.quantize(big.model(), out, *more)
                 self.same_tree(self.path("a"), out)
+                report = qd.report(out)
+                self.assertGreater(report["peak_memory_bytes"], 0)
+                self.assertLessEqual(report["peak_memory_bytes"], report["planned_memory_bytes"])
 
     def test_the_report_agrees_in_everything_but_time_and_memory(self):
         self.quantize(big.model(), self.path("a"), "--threads", "1")
