@@ -130,7 +130,7 @@ void qd_progress_begin(qd_progress_view *v, bool json)
 
 qd_job_events qd_progress_events(qd_progress_view *v)
 {
-    return (qd_job_events){v, on_progress, on_note};
+    return (qd_job_events){.ctx = v, .progress = on_progress, .note = on_note};
 }
 
 void qd_progress_end(qd_progress_view *v)

@@ -165,6 +165,7 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
         rc = qd_fail(err, QD_E_CANCELED, "canceled");
         goto out;
     }
+    if (j->events != NULL && j->events->may_commit != NULL) QD_TRY(j->events->may_commit(j->events->ctx, err));
     QD_TRY(remove_file(j, "journal.jsonl", err)); /* last: from here on the directory is the model */
     QD_TRY(qd_staging_commit(&j->staging, j->opts->force, err));
     (void)snprintf(j->res.report_path, sizeof j->res.report_path, "%s/report.json", j->staging.out);
@@ -200,7 +201,7 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     qd_dev *dev = j.run.dev;
     QD_TRY(qd_run_init(&j.plan, &j.run, err));
     j.run.dev = dev;
-    QD_TRY(qd_staging_open(opts->out_dir, opts->resume, opts->force, &j.staging, err));
+    QD_TRY(qd_staging_open(opts->out_dir, opts->staging_dir, opts->resume, opts->force, &j.staging, err));
     in_staging = true;
     rc = run_in_staging(&j, start_ns, err);
     if (rc == QD_OK) *ret = j.res;

@@ -20,6 +20,8 @@ typedef struct qd_progress {
     uint64_t done_bytes, total_bytes; /* of source tensors (quantize), of output (verify) */
     double elapsed_s, eta_s;          /* eta < 0 while unknown */
     double rate_bytes_s;
+    uint64_t
+        n_steps; /* tiles read, written or verified so far in this phase: who sees it stand still sees a job hang */
 } qd_progress;
 
 typedef enum qd_note_level {
@@ -33,10 +35,14 @@ typedef struct qd_job_events {
         void *ctx, const qd_progress *p); /* at most every 100 ms and at the end of a phase; from the caller's thread */
     void (*note)(void *ctx, qd_note_level level,
                  const char *text); /* warnings and milestones; from the caller's thread */
-} qd_job_events;                    /* either may be NULL */
+    /* Asked when all is durable and verified, before the rename that makes it the model: who may have lost the job
+     * refuses here. Staging stays for codes that a resume can mend (QD_E_CANCELED among them). */
+    qd_code (*may_commit)(void *ctx, qd_err *err);
+} qd_job_events; /* each may be NULL */
 
 typedef struct qd_job_opts {
     const char *model_dir, *out_dir;
+    const char *staging_dir; /* on the same file system as out_dir; NULL: OUT_DIR.staging */
     const qd_template *tmpl;
     const qd_values *values; /* of tmpl */
     const qd_format *format; /* NULL: compressed-tensors */

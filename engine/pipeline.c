@@ -21,7 +21,7 @@ typedef struct pipeline {
     unsigned char *buffers; /* worker_bytes each */
 } pipeline;
 
-void qd_meter_show(qd_meter *m, uint64_t done_bytes, int32_t layer, bool last)
+void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t layer, bool last)
 {
     uint64_t now = qd_mono_ns();
     if (m->events == NULL || m->events->progress == NULL || (!last && now - m->last_ns < (uint64_t)WATCH_MS * 1000000u))
@@ -36,7 +36,8 @@ void qd_meter_show(qd_meter *m, uint64_t done_bytes, int32_t layer, bool last)
                      .total_bytes = m->total_bytes,
                      .elapsed_s = elapsed,
                      .eta_s = rate > 0 ? (double)(m->total_bytes - done_bytes) / rate : -1,
-                     .rate_bytes_s = rate};
+                     .rate_bytes_s = rate,
+                     .n_steps = n_steps};
     m->events->progress(m->events->ctx, &p);
 }
 
@@ -98,17 +99,16 @@ static void work(void *arg, unsigned index)
 static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_bytes)
 {
     const qd_plan *p = pl->run->plan;
-    uint64_t done = 0;
-    int32_t layer = -1;
-    bool over = qd_sched_wait(pl->sched, 0, &done, &layer);
+    qd_sched_seen seen;
+    bool over = qd_sched_wait(pl->sched, 0, &seen);
     qd_meter m = {.events = events,
                   .phase = "quantize",
                   .total_bytes = p->src_bytes,
                   .start_ns = qd_mono_ns(),
-                  .resumed_bytes = done,
+                  .resumed_bytes = seen.done_bytes,
                   .n_layers = (int32_t)p->n_layers};
     while (!over) {
-        over = qd_sched_wait(pl->sched, WATCH_MS, &done, &layer);
+        over = qd_sched_wait(pl->sched, WATCH_MS, &seen);
         uint64_t rss = qd_rss_anon_bytes();
         if (rss > *peak_bytes) *peak_bytes = rss;
         if (qd_cancel_asked(pl->cancel)) {
@@ -116,7 +116,7 @@ static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_byte
             (void)qd_fail(&e, QD_E_CANCELED, "canceled");
             qd_sched_stop(pl->sched, &e);
         }
-        qd_meter_show(&m, done, layer, over);
+        qd_meter_show(&m, seen.done_bytes, seen.n_steps, seen.layer, over);
     }
 }
 

@@ -19,6 +19,6 @@ typedef struct qd_meter {
     uint64_t total_bytes, start_ns, last_ns, resumed_bytes;
     int32_t n_layers;
 } qd_meter;
-void qd_meter_show(qd_meter *m, uint64_t done_bytes, int32_t layer, bool last);
+void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t layer, bool last);
 
 #endif

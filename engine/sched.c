@@ -31,7 +31,7 @@ struct qd_sched {
     bool *finished;                              /* [n_units] */
     int32_t *layer_left;                         /* [n_layers] unfinished units */
     int32_t layer;                               /* all layers up to this one are finished */
-    uint64_t done_bytes;
+    uint64_t done_bytes, n_steps;
     bool stopped;
     qd_err err;
 };
@@ -187,6 +187,7 @@ bool qd_sched_loaded(qd_sched *s, const qd_task *t, void *data)
         give_slot(s, t->tile);
         (void)pthread_cond_broadcast(&s->changed);
     }
+    s->n_steps++;
     bool last = ++s->unit[unit].n_loaded == p->units[unit].n_tiles;
     (void)pthread_mutex_unlock(&s->lock);
     return last;
@@ -207,6 +208,7 @@ bool qd_sched_wrote(qd_sched *s, const qd_task *t)
     uint32_t unit = p->items[p->tile_item[t->tile]].unit;
     (void)pthread_mutex_lock(&s->lock);
     give_slot(s, t->tile);
+    s->n_steps++;
     bool last = ++s->unit[unit].n_wrote == p->units[unit].n_tiles;
     (void)pthread_cond_broadcast(&s->changed);
     (void)pthread_mutex_unlock(&s->lock);
@@ -238,7 +240,7 @@ bool qd_sched_stopped(qd_sched *s)
     return stopped;
 }
 
-bool qd_sched_wait(qd_sched *s, unsigned wait_ms, uint64_t *ret_done_bytes, int32_t *ret_layer)
+bool qd_sched_wait(qd_sched *s, unsigned wait_ms, qd_sched_seen *ret)
 {
     struct timespec until = {0, 0};
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
@@ -251,8 +253,7 @@ bool qd_sched_wait(qd_sched *s, unsigned wait_ms, uint64_t *ret_done_bytes, int3
         timed_out = pthread_cond_timedwait(&s->changed, &s->lock, &until);
         over = s->stopped || s->oldest >= s->run->plan->n_units;
     }
-    *ret_done_bytes = s->done_bytes;
-    *ret_layer = s->layer;
+    *ret = (qd_sched_seen){.done_bytes = s->done_bytes, .n_steps = s->n_steps, .layer = s->layer};
     (void)pthread_mutex_unlock(&s->lock);
     return over;
 }

@@ -44,8 +44,13 @@ void qd_sched_unit_done(qd_sched *s, uint32_t unit);
 void qd_sched_stop(qd_sched *s, const qd_err *err);
 bool qd_sched_stopped(qd_sched *s);
 
+typedef struct qd_sched_seen {
+    uint64_t done_bytes; /* source bytes of finished units */
+    uint64_t n_steps;    /* tiles loaded or written */
+    int32_t layer;       /* all up to this one are finished; -1: none */
+} qd_sched_seen;
 /* For the thread that watches: waits at most wait_ms or until all workers have nothing left; true then. */
-bool qd_sched_wait(qd_sched *s, unsigned wait_ms, uint64_t *ret_done_bytes, int32_t *ret_layer);
+bool qd_sched_wait(qd_sched *s, unsigned wait_ms, qd_sched_seen *ret);
 /* QD_OK, or the first error. */
 QD_MUST_CHECK qd_code qd_sched_result(qd_sched *s, qd_err *err);
 

@@ -56,7 +56,8 @@ static qd_code hold(qd_staging *s, qd_err *err)
     return qd_fail(err, QD_E_BUSY, "%s: other runs keep replacing it", s->dir);
 }
 
-qd_code qd_staging_open(const char *out_dir, bool resume, bool force, qd_staging *ret, qd_err *err)
+qd_code qd_staging_open(const char *out_dir, const char *staging_dir, bool resume, bool force, qd_staging *ret,
+                        qd_err *err)
 {
     qd_code rc = QD_OK;
     qd_buf dir = {0};
@@ -64,7 +65,10 @@ qd_code qd_staging_open(const char *out_dir, bool resume, bool force, qd_staging
     size_t n = strlen(out_dir);
     while (n > 1 && out_dir[n - 1] == '/') n--;
     s.out = qd_strndup(out_dir, n);
-    qd_buf_printf(&dir, "%.*s.staging", (int)n, out_dir);
+    if (staging_dir != NULL)
+        qd_buf_str(&dir, staging_dir);
+    else
+        qd_buf_printf(&dir, "%.*s.staging", (int)n, out_dir);
     if (s.out == NULL || dir.failed) {
         rc = no_memory(err);
         goto out;

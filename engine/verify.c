@@ -156,7 +156,8 @@ qd_code qd_verify_units(qd_run *run, const char *dir, const bool *want, const qd
     while (atomic_load(&v.running) > 0 && atomic_load(&v.stop) == 0) {
         struct timespec nap = {0, 5 * 1000000};
         (void)nanosleep(&nap, NULL);
-        qd_meter_show(&m, qd_min_u64(atomic_load(&v.done_bytes), m.total_bytes), (int32_t)p->n_layers - 1, false);
+        uint64_t done = qd_min_u64(atomic_load(&v.done_bytes), m.total_bytes);
+        qd_meter_show(&m, done, atomic_load(&v.next), (int32_t)p->n_layers - 1, false);
     }
     qd_pool_join(pool);
     if (v.err.code != QD_OK) {
@@ -172,7 +173,7 @@ qd_code qd_verify_units(qd_run *run, const char *dir, const bool *want, const qd
         QD_TRY(qd_run_unit_hash(run, u, &h, err));
         if (ok != NULL) ok[u] = same && (expect == NULL || qd_hash_equal(h, expect[u]));
     }
-    if (expect == NULL) qd_meter_show(&m, m.total_bytes, (int32_t)p->n_layers - 1, true);
+    if (expect == NULL) qd_meter_show(&m, m.total_bytes, p->n_tiles, (int32_t)p->n_layers - 1, true);
 out:
     for (uint32_t i = 0; v.parts != NULL && i < p->n_parts; i++) qd_source_free(v.parts[i]);
     qd_free(v.parts);

@@ -213,6 +213,48 @@ static void a_cancel_leaves_a_resumable_directory_and_the_same_bytes(void **stat
     assert_true(qd_hash_equal(want, sm_hash_dir(b->out)));
 }
 
+typedef struct asked {
+    const bench *b;
+    unsigned n_times;
+    bool refuse, was_whole;
+} asked;
+
+static qd_code may_commit(void *ctx, qd_err *err)
+{
+    asked *a = ctx;
+    a->n_times++;
+    a->was_whole = !qd_path_exists(a->b->out);
+    return a->refuse ? qd_fail(err, QD_E_CANCELED, "another holds the job") : QD_OK;
+}
+
+static void staging_may_lie_elsewhere_and_a_refused_commit_is_resumed(void **state)
+{
+    bench *b = *state;
+    qd_hash128 want = reference(b);
+    clear(b);
+    char *elsewhere = qd_path_join(b->root, "job.staging.7");
+    qd_job_opts o = opts_of(b);
+    asked a = {.b = b, .refuse = true};
+    qd_job_events events = {.ctx = &a, .may_commit = may_commit};
+    qd_job_result res;
+    qd_err e = {0};
+    o.staging_dir = elsewhere;
+    assert_int_equal(qd_job_run(&o, &events, NULL, &res, &e), QD_E_CANCELED);
+    assert_non_null(strstr(e.msg, "another holds the job"));
+    assert_int_equal(a.n_times, 1);
+    assert_false(qd_path_exists(b->out));
+    assert_false(qd_path_exists(b->staging));
+    assert_true(qd_path_is_dir(elsewhere));
+    a.refuse = false;
+    o.resume = true;
+    assert_int_equal(qd_job_run(&o, &events, NULL, &res, &e), QD_OK);
+    assert_int_equal(a.n_times, 2);
+    assert_true(a.was_whole);
+    assert_false(qd_path_exists(elsewhere));
+    assert_true(qd_hash_equal(want, sm_hash_dir(b->out)));
+    qd_free(elsewhere);
+}
+
 static void damage_to_what_was_journaled_is_found_and_done_again(void **state)
 {
     bench *b = *state;
@@ -271,6 +313,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(any_failed_allocation_is_an_error_not_a_crash, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cancel_leaves_a_resumable_directory_and_the_same_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(staging_may_lie_elsewhere_and_a_refused_commit_is_resumed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damage_to_what_was_journaled_is_found_and_done_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_dry_run_writes_nothing_and_its_json_parses, set_up, tear_down),
     };

@@ -117,15 +117,14 @@ static void every_tile_is_written_once_with_the_fewest_slots(void **state)
         for (uint32_t u = 0; seed % 3 == 0 && u < UNITS; u += 3) w->run.unit_done[u] = true;
         assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
         assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
-        uint64_t done = 0;
-        int32_t layer = -1;
-        while (!qd_sched_wait(w->sched, 1000, &done, &layer)) {
+        qd_sched_seen seen;
+        while (!qd_sched_wait(w->sched, 1000, &seen)) {
         }
         qd_pool_join(pool);
         assert_int_equal(qd_sched_result(w->sched, &e), QD_OK);
         assert_int_equal(atomic_load(&w->wrong), 0);
-        assert_int_equal(layer, 3);
-        assert_int_equal(done, w->plan.n_tiles);
+        assert_int_equal(seen.layer, 3);
+        assert_int_equal(seen.done_bytes, w->plan.n_tiles);
         for (uint32_t t = 0; t < w->plan.n_tiles; t++) {
             const qd_unit *u = &w->plan.units[w->plan.items[w->plan.tile_item[t]].unit];
             unsigned once = w->run.unit_done[u - w->plan.units] ? 0 : 1;
