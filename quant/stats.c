@@ -1,0 +1,157 @@
+#include "quant/stats.h"
+
+#include "base/mem.h"
+#include "gpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    BIN_FIRST = (127 - 40) << 4, /* exponent and four bits of mantissa of 2^-40 */
+    PER_MILLION = 999900
+};
+
+qd_code qd_input_stats_init(uint32_t n_channels, bool want_sum2, qd_input_stats *ret, qd_err *err)
+{
+    qd_input_stats s = {.n_channels = n_channels, .bad_token = UINT64_MAX};
+    if (want_sum2) s.sum2 = qd_calloc(n_channels, sizeof *s.sum2);
+    s.block_amax_bins = qd_calloc(QD_STATS_BINS, sizeof *s.block_amax_bins);
+    if ((want_sum2 && s.sum2 == NULL) || s.block_amax_bins == NULL) {
+        qd_input_stats_done(&s);
+        return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the statistics of %u channels", n_channels);
+    }
+    *ret = s;
+    return QD_OK;
+}
+
+void qd_input_stats_done(qd_input_stats *s)
+{
+    if (s == NULL) return;
+    qd_free(s->sum2);
+    qd_free(s->block_amax_bins);
+    memset(s, 0, sizeof *s);
+}
+
+static void load_block(qd_dtype dtype, const void *x, uint64_t at, float out[QD_NVFP4_BLOCK])
+{
+    if (dtype == QD_F32) {
+        memcpy(out, (const float *)x + at, QD_NVFP4_BLOCK * sizeof *out);
+        return;
+    }
+    const uint16_t *h = (const uint16_t *)x + at;
+    for (int i = 0; i < QD_NVFP4_BLOCK; i++) out[i] = qd_bf16_to_f32(h[i]);
+}
+
+static void store_block(qd_dtype dtype, void *x, uint64_t at, const float v[QD_NVFP4_BLOCK])
+{
+    if (dtype == QD_F32) {
+        memcpy((float *)x + at, v, QD_NVFP4_BLOCK * sizeof *v);
+        return;
+    }
+    uint16_t *h = (uint16_t *)x + at;
+    for (int i = 0; i < QD_NVFP4_BLOCK; i++) h[i] = qd_bf16_from_f32(v[i]);
+}
+
+static uint32_t bin_of(uint32_t amax_bits)
+{
+    uint32_t b = amax_bits >> 19;
+    if (b < BIN_FIRST) return 0;
+    return b - BIN_FIRST < QD_STATS_BINS ? b - BIN_FIRST : QD_STATS_BINS - 1;
+}
+
+void qd_input_stats_add(qd_input_stats *s, qd_dtype dtype, const void *x, uint64_t n_tokens)
+{
+    uint32_t amax = qd_f32_bits(s->amax);
+    for (uint64_t t = 0; t < n_tokens; t++) {
+        for (uint32_t k = 0; k < s->n_channels; k += QD_NVFP4_BLOCK) {
+            float v[QD_NVFP4_BLOCK];
+            uint32_t m = 0;
+            load_block(dtype, x, t * s->n_channels + k, v);
+            for (int i = 0; i < QD_NVFP4_BLOCK; i++) {
+                uint32_t a = qd_f32_bits(v[i]) & 0x7fffffffu; /* magnitudes order as integers, NaN above all */
+                if (a > m) m = a;
+            }
+            for (int i = 0; s->sum2 != NULL && i < QD_NVFP4_BLOCK; i++)
+                s->sum2[k + (uint32_t)i] += (double)v[i] * (double)v[i];
+            if (m >= 0x7f800000u && s->bad_token == UINT64_MAX) {
+                s->bad_token = s->n_tokens + t;
+                s->bad_channel = k;
+                while (isfinite(v[s->bad_channel - k])) s->bad_channel++;
+            }
+            if (m > amax) amax = m;
+            s->block_amax_bins[bin_of(m)]++;
+        }
+    }
+    s->amax = qd_bits_f32(amax);
+    s->n_tokens += n_tokens;
+}
+
+void qd_input_stats_merge(qd_input_stats *s, const qd_input_stats *part)
+{
+    for (uint32_t k = 0; s->sum2 != NULL && k < s->n_channels; k++) s->sum2[k] += part->sum2[k];
+    for (uint32_t b = 0; b < QD_STATS_BINS; b++) s->block_amax_bins[b] += part->block_amax_bins[b];
+    if (qd_f32_bits(part->amax) > qd_f32_bits(s->amax)) s->amax = part->amax;
+    if (s->bad_token == UINT64_MAX && part->bad_token != UINT64_MAX) {
+        s->bad_token = s->n_tokens + part->bad_token;
+        s->bad_channel = part->bad_channel;
+    }
+    s->n_tokens += part->n_tokens;
+}
+
+float qd_input_amax(const qd_input_stats *s, qd_input_rule rule)
+{
+    if (rule != QD_INPUT_PERCENTILE) return s->amax;
+    uint64_t total = 0, seen = 0;
+    for (uint32_t b = 0; b < QD_STATS_BINS; b++) total += s->block_amax_bins[b];
+    uint64_t want = total / 1000000 * PER_MILLION + total % 1000000 * PER_MILLION / 1000000;
+    for (uint32_t b = 0; b < QD_STATS_BINS; b++) {
+        seen += s->block_amax_bins[b];
+        float upper = qd_bits_f32((b + 1 + BIN_FIRST) << 19);
+        if (seen >= want && seen > 0) return upper < s->amax ? upper : s->amax;
+    }
+    return s->amax;
+}
+
+void qd_input_candidates(const qd_input_stats *s, float ret_amax[QD_INPUT_CANDIDATES])
+{
+    static const float quarter[4] = {1.0f, 0x1.ae89fap-1f, 0x1.6a09e6p-1f, 0x1.306fep-1f}; /* 2^(-i/4) */
+    for (int i = 0; i < QD_INPUT_CANDIDATES; i++) ret_amax[i] = ldexpf(s->amax * quarter[i % 4], -(i / 4));
+}
+
+float qd_input_global(const qd_nvfp4_recipe *r, qd_dtype activation_dtype, float amax)
+{
+    qd_nvfp4_recipe rule = {.arith = r->arith, .rule = r->arith == QD_SCALE_CT_EXACT ? QD_RULE_MINMAX : QD_RULE_MSE};
+    return qd_nvfp4_global(&rule, activation_dtype, amax);
+}
+
+/* One block through NVFP4 and back. */
+static void round_trip(float v[QD_NVFP4_BLOCK], float gs)
+{
+    uint8_t codes[QD_NVFP4_BLOCK / 2], scale;
+    (void)qd_nvfp4_block_fp32(v, NULL, gs, QD_RULE_MINMAX, codes, &scale);
+    qd_nvfp4_decode(codes, &scale, gs, 1, v);
+}
+
+double qd_input_error(float gs, qd_dtype dtype, const void *x, uint64_t n_tokens, uint32_t n_channels)
+{
+    double sum = 0;
+    for (uint64_t at = 0; at < n_tokens * n_channels; at += QD_NVFP4_BLOCK) {
+        float v[QD_NVFP4_BLOCK], q[QD_NVFP4_BLOCK], block = 0;
+        load_block(dtype, x, at, v);
+        memcpy(q, v, sizeof q);
+        round_trip(q, gs);
+        for (int i = 0; i < QD_NVFP4_BLOCK; i++) block = fmaf(v[i] - q[i], v[i] - q[i], block);
+        sum += (double)block;
+    }
+    return sum;
+}
+
+void qd_fake_quant(float gs, qd_dtype dtype, void *x, uint64_t n)
+{
+    for (uint64_t at = 0; at < n; at += QD_NVFP4_BLOCK) {
+        float v[QD_NVFP4_BLOCK];
+        load_block(dtype, x, at, v);
+        round_trip(v, gs);
+        store_block(dtype, x, at, v);
+    }
+}

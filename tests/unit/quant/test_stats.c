@@ -1,0 +1,196 @@
+/* test_stats.c -- statistics of a linear's input against plain sums; what W4A4 makes of activations. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/fault.h"
+#include "gpu/num.h"
+#include "quant/stats.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    K = 48,
+    TOKENS = 37
+};
+
+/* Values over many binades, a few of them large; the same for each run. */
+static void fill(float *x, uint64_t n)
+{
+    uint32_t r = 12345;
+    for (uint64_t i = 0; i < n; i++) {
+        r = r * 1664525u + 1013904223u;
+        x[i] = ldexpf((float)(int32_t)r, -31 - (int)(r >> 8 & 7u));
+        if (i % 211 == 7) x[i] *= 40.0f;
+        x[i] = qd_bf16_to_f32(qd_bf16_from_f32(x[i])); /* the same numbers in both dtypes */
+    }
+}
+
+static void sums_and_amax_are_the_plain_ones_in_both_dtypes(void **state)
+{
+    (void)state;
+    float x[TOKENS * K], amax = 0;
+    uint16_t h[TOKENS * K];
+    double sum2[K] = {0};
+    qd_err e = {0};
+    fill(x, TOKENS * K);
+    for (int i = 0; i < TOKENS * K; i++) {
+        h[i] = qd_bf16_from_f32(x[i]);
+        amax = fmaxf(amax, fabsf(x[i]));
+        sum2[i % K] += (double)x[i] * (double)x[i];
+    }
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        qd_input_stats s = {0};
+        assert_int_equal(qd_input_stats_init(K, true, &s, &e), QD_OK);
+        qd_input_stats_add(&s, bf16 ? QD_BF16 : QD_F32, bf16 ? (const void *)h : x, TOKENS);
+        assert_true(s.amax == amax && qd_input_amax(&s, QD_INPUT_MINMAX) == amax);
+        assert_int_equal(s.n_tokens, TOKENS);
+        assert_true(s.bad_token == UINT64_MAX);
+        assert_memory_equal(s.sum2, sum2, sizeof sum2);
+        qd_input_stats_done(&s);
+    }
+}
+
+static void parts_merged_in_order_do_not_depend_on_who_made_them(void **state)
+{
+    (void)state;
+    float x[TOKENS * K];
+    qd_err e = {0};
+    qd_input_stats whole = {0}, part[4] = {{0}};
+    fill(x, TOKENS * K);
+    x[20 * K + 17] = NAN;
+    assert_int_equal(qd_input_stats_init(K, true, &whole, &e), QD_OK);
+    for (int p = 3; p >= 0; p--) { /* made in any order */
+        uint64_t first = (uint64_t)p * 10, n = p == 3 ? TOKENS - 30 : 10;
+        assert_int_equal(qd_input_stats_init(K, true, &part[p], &e), QD_OK);
+        qd_input_stats_add(&part[p], QD_F32, x + first * K, n);
+    }
+    for (int p = 0; p < 4; p++) qd_input_stats_merge(&whole, &part[p]);
+    assert_int_equal(whole.n_tokens, TOKENS);
+    assert_int_equal(whole.bad_token, 20);
+    assert_int_equal(whole.bad_channel, 17);
+    uint64_t blocks = 0;
+    for (int b = 0; b < QD_STATS_BINS; b++) blocks += whole.block_amax_bins[b];
+    assert_int_equal(blocks, TOKENS * K / 16);
+    for (int p = 0; p < 4; p++) qd_input_stats_done(&part[p]);
+    qd_input_stats_done(&whole);
+}
+
+static void the_percentile_leaves_out_one_block_in_ten_thousand(void **state)
+{
+    (void)state;
+    enum {
+        N = 30000
+    };
+    qd_err e = {0};
+    qd_input_stats s = {0};
+    assert_int_equal(qd_input_stats_init(16, false, &s, &e), QD_OK);
+    for (uint64_t t = 0; t < N; t++) {
+        float x[16] = {0};
+        x[t % 16] = t < 2 ? 100.0f : 1.0f + (float)(t % 100) * 0.01f; /* two of 30,000 are far out */
+        qd_input_stats_add(&s, QD_F32, x, 1);
+    }
+    float a = qd_input_amax(&s, QD_INPUT_PERCENTILE);
+    assert_true(a >= 1.99f && a < 1.99f * 1.07f); /* the upper edge of a sixteenth of an octave */
+    assert_true(qd_input_amax(&s, QD_INPUT_MINMAX) == 100.0f);
+    qd_input_stats_done(&s);
+
+    assert_int_equal(qd_input_stats_init(16, false, &s, &e), QD_OK);
+    assert_true(qd_input_amax(&s, QD_INPUT_PERCENTILE) == 0.0f); /* nothing seen */
+    float one[16] = {0};
+    one[3] = -0.7f;
+    qd_input_stats_add(&s, QD_F32, one, 1);
+    assert_true(qd_input_amax(&s, QD_INPUT_PERCENTILE) == 0.7f); /* never above what was seen */
+    qd_input_stats_done(&s);
+}
+
+/* fp4(x * gs / c) * c / gs in double, c = E4M3(amax * gs / 6). */
+static void plain_fake_quant(double gs, const float *x, double *out)
+{
+    double amax = 0;
+    for (int i = 0; i < 16; i++) amax = fmax(amax, fabs((double)x[i]));
+    double c = (double)qd_e4m3_to_f32(qd_e4m3_from_f32((float)(amax * gs / 6)));
+    if (c == 0) c = 0x1p-9;
+    for (int i = 0; i < 16; i++)
+        out[i] = (double)qd_e2m1_to_f32(qd_e2m1_from_f32((float)((double)x[i] * gs / c))) * c / gs;
+}
+
+static void activations_are_rounded_as_the_kernels_do(void **state)
+{
+    (void)state;
+    float x[TOKENS * K];
+    uint64_t differ = 0;
+    double err = 0;
+    fill(x, TOKENS * K);
+    float q[TOKENS * K];
+    memcpy(q, x, sizeof q);
+    qd_fake_quant(67.2f, QD_F32, q, TOKENS * K);
+    for (int b = 0; b < TOKENS * K / 16; b++) {
+        double want[16];
+        plain_fake_quant((double)67.2f, x + b * 16, want);
+        for (int i = 0; i < 16; i++) {
+            double d = (double)x[b * 16 + i] - (double)q[b * 16 + i];
+            differ += fabs(want[i] - (double)q[b * 16 + i]) > 1e-6 * fabs(want[i]);
+            err += d * d;
+        }
+    }
+    assert_true(differ <= 2); /* a tie that float32 rounds to the other side */
+    assert_true(err > 0);
+    double got = qd_input_error(67.2f, QD_F32, x, TOKENS, K);
+    assert_true(fabs(got - err) <= 1e-5 * err);
+}
+
+static void the_global_scale_is_finite_for_any_amax(void **state)
+{
+    (void)state;
+    const qd_nvfp4_recipe fp32 = {.rule = QD_RULE_MSE, .arith = QD_SCALE_FP32},
+                          ct = {.rule = QD_RULE_MINMAX, .arith = QD_SCALE_CT_EXACT};
+    const float amaxes[] = {0.0f, 0x1p-149f, 0x1p-126f, 1.0f, 3.0e38f};
+    for (size_t i = 0; i < sizeof amaxes / sizeof amaxes[0]; i++) {
+        float a = qd_input_global(&fp32, QD_BF16, amaxes[i]), b = qd_input_global(&ct, QD_BF16, amaxes[i]);
+        assert_true(isfinite(a) && a > 0 && isfinite(b) && b > 0);
+    }
+    assert_true(qd_input_global(&fp32, QD_BF16, 2.0f) == 672.0f);
+    assert_true(qd_input_global(&ct, QD_BF16, 2.0f) == 1344.0f);
+}
+
+static void candidates_fall_by_quarter_octaves(void **state)
+{
+    (void)state;
+    qd_input_stats s = {.amax = 3.0f};
+    float c[QD_INPUT_CANDIDATES];
+    qd_input_candidates(&s, c);
+    for (int i = 0; i < QD_INPUT_CANDIDATES; i++) assert_true(fabs((double)c[i] - 3.0 * pow(2.0, -i / 4.0)) < 1e-6);
+}
+
+static void memory_that_runs_out_is_an_error(void **state)
+{
+    (void)state;
+    for (unsigned long n = 1; n <= 2; n++) {
+        qd_input_stats s = {0};
+        qd_err e = {0};
+        qd_fault_arm(QD_FAULT_ALLOC, n, ENOMEM);
+        assert_int_equal(qd_input_stats_init(K, true, &s, &e), QD_E_NO_MEMORY);
+        qd_fault_arm(QD_FAULT_ALLOC, 0, 0);
+        assert_null(s.sum2);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_and_amax_are_the_plain_ones_in_both_dtypes),
+        cmocka_unit_test(parts_merged_in_order_do_not_depend_on_who_made_them),
+        cmocka_unit_test(the_percentile_leaves_out_one_block_in_ten_thousand),
+        cmocka_unit_test(activations_are_rounded_as_the_kernels_do),
+        cmocka_unit_test(the_global_scale_is_finite_for_any_amax),
+        cmocka_unit_test(candidates_fall_by_quarter_octaves),
+        cmocka_unit_test(memory_that_runs_out_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
