@@ -42,7 +42,7 @@ static qd_code outs_of_linear(qd_plan *p, qd_item *it, qd_err *err)
 {
     for (uint32_t k = 0; k < p->format->n_parts; k++) {
         const qd_format_part *f = &p->format->parts[k];
-        if (f->kind == QD_PART_INPUT_SCALE) continue;
+        if (f->kind == QD_PART_INPUT_SCALE && !p->info.input_scales) continue;
         qd_tensor t = {
             .name = qd_arena_printf(&p->arena, "%s%s", it->name, f->suffix), .dtype = f->dtype, .rank = f->rank};
         if (f->rank == 1) t.shape[0] = 1;

@@ -46,6 +46,10 @@ static void one_tensor(const qd_run *run, uint32_t i, qd_buf *b)
     number_or_null(b, "snr_db", rel > 0 ? -20.0 * log10(rel) : (double)INFINITY);
     number_or_null(b, "amax", (double)r->amax);
     number_or_null(b, "global_scale", (double)r->gs);
+    if (run->plan->info.input_scales) {
+        number_or_null(b, "input_amax", (double)r->input_amax);
+        number_or_null(b, "input_global_scale", (double)r->input_gs);
+    }
     qd_buf_printf(b, ", \"blocks\": %" PRIu64 ", \"clipped_blocks\": %" PRIu64 ", \"zero_blocks\": %" PRIu64 "}",
                   it->rows * (it->cols / QD_NVFP4_BLOCK), r->sums.n_clipped, r->sums.n_zero);
 }

@@ -27,14 +27,22 @@ void qd_run_done(qd_run *r)
     memset(r, 0, sizeof *r);
 }
 
+float qd_run_stored_scale(const qd_run *r, uint32_t item, qd_part_kind k)
+{
+    const qd_item_result *res = &r->result[item];
+    return r->plan->format->global_value(k == QD_PART_INPUT_SCALE ? res->input_gs : res->gs);
+}
+
 qd_code qd_run_unit_hash(const qd_run *r, uint32_t unit, qd_hash128 *ret, qd_err *err)
 {
     const qd_unit *u = &r->plan->units[unit];
     qd_hasher *h = qd_hasher_new();
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a checksum");
     qd_hasher_add(h, r->tile_hash + u->first_tile, u->n_tiles * sizeof *r->tile_hash);
-    for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++)
+    for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++) {
         qd_hasher_add(h, &r->result[i].gs, sizeof r->result[i].gs);
+        if (r->plan->info.input_scales) qd_hasher_add(h, &r->result[i].input_gs, sizeof r->result[i].input_gs);
+    }
     *ret = qd_hasher_end(h);
     qd_hasher_free(h);
     return QD_OK;

@@ -245,9 +245,12 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
             res->sums.n_clipped += r->tile_sums[t].n_clipped;
             res->sums.n_zero += r->tile_sums[t].n_zero;
         }
-        const qd_tensor *o = &p->outs[it->out[QD_PART_GLOBAL]];
-        float value = p->format->global_value(res->gs);
-        rc = qd_sink_write(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
+        for (int k = QD_PART_GLOBAL; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
+            if (it->out[k] == QD_NONE) continue;
+            const qd_tensor *o = &p->outs[it->out[k]];
+            float value = qd_run_stored_scale(r, i, (qd_part_kind)k);
+            rc = qd_sink_write(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
+        }
     }
     return rc;
 }

@@ -98,23 +98,30 @@ static void work(void *arg, unsigned index)
     atomic_fetch_sub(&v->running, 1);
 }
 
-static qd_code check_globals(const verify *v, uint32_t unit, bool *ret_same, qd_err *err)
+static qd_code check_scale(const verify *v, uint32_t item, qd_part_kind k, bool *ret_same, qd_err *err)
+{
+    const qd_plan *p = v->run->plan;
+    const qd_tensor *o = &p->outs[p->items[item].out[k]];
+    float want = qd_run_stored_scale(v->run, item, k), found = 0;
+    qd_code rc = qd_source_read(v->parts[o->file], o->off, &found, sizeof found, err);
+    if (rc != QD_OK || memcmp(&want, &found, sizeof want) == 0) return rc;
+    *ret_same = false;
+    if (v->keep_hashes) return QD_OK;
+    return qd_fail(err, QD_E_VERIFY, "%s: %s: expected %.9g, found %.9g on disk", p->parts[o->file].name, o->name,
+                   (double)want, (double)found);
+}
+
+/* The global and input scales of a unit's linears. */
+static qd_code check_scales(const verify *v, uint32_t unit, bool *ret_same, qd_err *err)
 {
     const qd_plan *p = v->run->plan;
     const qd_unit *u = &p->units[unit];
+    qd_code rc = QD_OK;
     *ret_same = true;
-    for (uint32_t i = u->first_item; u->kind == QD_UNIT_QUANTIZE && i < u->first_item + u->n_items; i++) {
-        const qd_tensor *o = &p->outs[p->items[i].out[QD_PART_GLOBAL]];
-        float want = p->format->global_value(v->run->result[i].gs), found = 0;
-        qd_code rc = qd_source_read(v->parts[o->file], o->off, &found, sizeof found, err);
-        if (rc != QD_OK) return rc;
-        if (memcmp(&want, &found, sizeof want) == 0) continue;
-        *ret_same = false;
-        if (!v->keep_hashes)
-            return qd_fail(err, QD_E_VERIFY, "%s: %s: expected %.9g, found %.9g on disk", p->parts[o->file].name,
-                           o->name, (double)want, (double)found);
-    }
-    return QD_OK;
+    for (uint32_t i = u->first_item; u->kind == QD_UNIT_QUANTIZE && i < u->first_item + u->n_items; i++)
+        for (int k = QD_PART_GLOBAL; k < QD_PART_KIND_COUNT && rc == QD_OK; k++)
+            if (p->items[i].out[k] != QD_NONE) rc = check_scale(v, i, (qd_part_kind)k, ret_same, err);
+    return rc;
 }
 
 static qd_code open_parts(verify *v, const char *dir, qd_err *err)
@@ -169,7 +176,7 @@ qd_code qd_verify_units(qd_run *run, const char *dir, const bool *want, const qd
         bool same = true;
         qd_hash128 h = {0, 0};
         if (want != NULL && !want[u]) continue;
-        QD_TRY(check_globals(&v, u, &same, err));
+        QD_TRY(check_scales(&v, u, &same, err));
         QD_TRY(qd_run_unit_hash(run, u, &h, err));
         if (ok != NULL) ok[u] = same && (expect == NULL || qd_hash_equal(h, expect[u]));
     }
