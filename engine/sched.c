@@ -121,20 +121,16 @@ static void give_slot(qd_sched *s, uint32_t tile)
     s->tile_data[tile] = NULL;
 }
 
-/* A tile that can be encoded now: frees a slot, so it goes before any load. */
+/* A tile that can be encoded now: frees a slot, so it goes before any load. *ret is set only with true. */
 static bool next_encode(qd_sched *s, qd_task *ret)
 {
     const qd_plan *p = s->run->plan;
     if (s->ready_head == s->ready_tail) return false;
     const qd_unit *u = &p->units[s->ready[s->ready_head]];
     uint32_t tile = s->ready_tile;
+    if (s->tile_data[tile] == NULL && s->n_free == 0) return false;
     *ret = (qd_task){.kind = QD_TASK_ENCODE, .tile = tile, .data = s->tile_data[tile]};
-    if (ret->data == NULL) {
-        if (s->n_free == 0) return false;
-        ret->area = take_slot(s, tile);
-    } else {
-        ret->area = s->slots + (uint64_t)s->tile_slot[tile] * p->slot_bytes;
-    }
+    ret->area = ret->data == NULL ? take_slot(s, tile) : s->slots + (uint64_t)s->tile_slot[tile] * p->slot_bytes;
     if (++s->ready_tile == u->first_tile + u->n_tiles) {
         s->ready_head++;
         if (s->ready_head != s->ready_tail) s->ready_tile = p->units[s->ready[s->ready_head]].first_tile;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -33,8 +34,8 @@ static uint32_t next_random(uint64_t *s)
     return (uint32_t)(*s >> 33);
 }
 
-/* Units of random size, some larger than all slots together; one item a unit. */
-static void make_world(world *w, uint64_t seed, uint32_t n_slots)
+/* Memory for UNITS units, then add_unit() for each, then start_world(). */
+static void make_world(world *w, uint32_t n_slots)
 {
     memset(w, 0, sizeof *w);
     qd_plan *p = &w->plan;
@@ -45,22 +46,40 @@ static void make_world(world *w, uint64_t seed, uint32_t n_slots)
     p->units = qd_calloc(UNITS, sizeof *p->units);
     p->items = qd_calloc(UNITS, sizeof *p->items);
     p->tile_item = qd_calloc(UNITS * 32, sizeof *p->tile_item);
-    p->n_units = p->n_items = UNITS;
+}
+
+static void add_unit(world *w, qd_unit_kind kind, uint32_t n)
+{
+    qd_plan *p = &w->plan;
+    uint32_t u = p->n_units++;
+    p->n_items++;
+    p->units[u] = (qd_unit){.kind = kind,
+                            .layer = (int32_t)(u / 10),
+                            .first_item = u,
+                            .n_items = 1,
+                            .first_tile = p->n_tiles,
+                            .n_tiles = n,
+                            .src_bytes = n};
+    p->items[u] = (qd_item){.unit = u, .first_tile = p->n_tiles, .n_tiles = n, .rows = n, .tile_rows = 1};
+    for (uint32_t t = 0; t < n; t++) p->tile_item[p->n_tiles++] = u;
+}
+
+static void start_world(world *w)
+{
+    qd_err e = {0};
+    assert_int_equal(qd_run_init(&w->plan, &w->run, &e), QD_OK);
+    w->slots = qd_calloc(w->plan.n_slots, 64);
+}
+
+/* Units of random size, some larger than all slots together; one item a unit. */
+static void make_random_world(world *w, uint64_t seed, uint32_t n_slots)
+{
+    make_world(w, n_slots);
     for (uint32_t u = 0; u < UNITS; u++) {
         uint32_t n = next_random(&seed) % 20;
-        p->units[u] = (qd_unit){.kind = next_random(&seed) % 4 == 0 ? QD_UNIT_COPY : QD_UNIT_QUANTIZE,
-                                .layer = (int32_t)(u / 10),
-                                .first_item = u,
-                                .n_items = 1,
-                                .first_tile = p->n_tiles,
-                                .n_tiles = n,
-                                .src_bytes = n};
-        p->items[u] = (qd_item){.unit = u, .first_tile = p->n_tiles, .n_tiles = n, .rows = n, .tile_rows = 1};
-        for (uint32_t t = 0; t < n; t++) p->tile_item[p->n_tiles++] = u;
+        add_unit(w, next_random(&seed) % 4 == 0 ? QD_UNIT_COPY : QD_UNIT_QUANTIZE, n);
     }
-    qd_err e = {0};
-    assert_int_equal(qd_run_init(p, &w->run, &e), QD_OK);
-    w->slots = qd_calloc(n_slots, 64);
+    start_world(w);
 }
 
 static void free_world(world *w)
@@ -73,6 +92,15 @@ static void free_world(world *w)
     qd_free(w->plan.tile_item);
 }
 
+/* Nothing may be written there; the stop lets the others end. */
+static void not_an_area(world *w)
+{
+    qd_err e = {0};
+    (void)qd_fail(&e, QD_E_INTERNAL, "a task's area is not one of the slots");
+    atomic_fetch_add(&w->wrong, 1);
+    qd_sched_stop(w->sched, &e);
+}
+
 static void worker(void *arg, unsigned index)
 {
     world *w = arg;
@@ -81,8 +109,10 @@ static void worker(void *arg, unsigned index)
         qd_task t = qd_sched_next(w->sched);
         if (t.kind == QD_TASK_NONE) return;
         uint32_t unit = w->plan.items[w->plan.tile_item[t.tile]].unit;
-        if (t.area < w->slots || t.area >= w->slots + w->plan.n_slots * w->plan.slot_bytes)
-            atomic_fetch_add(&w->wrong, 1);
+        if (t.area < w->slots || t.area >= w->slots + w->plan.n_slots * w->plan.slot_bytes) {
+            not_an_area(w);
+            return;
+        }
         /* The area is this tile's alone: a second owner would overwrite the mark. */
         uint32_t mark = t.tile + 1, found;
         if (t.kind == QD_TASK_ENCODE && t.data != NULL) {
@@ -113,7 +143,7 @@ static void every_tile_is_written_once_with_the_fewest_slots(void **state)
         world *w = qd_calloc(1, sizeof *w);
         qd_err e = {0};
         qd_pool *pool = NULL;
-        make_world(w, seed, 3 + (uint32_t)seed % 12);
+        make_random_world(w, seed, 3 + (uint32_t)seed % 12);
         for (uint32_t u = 0; seed % 3 == 0 && u < UNITS; u += 3) w->run.unit_done[u] = true;
         assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
         assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
@@ -136,13 +166,51 @@ static void every_tile_is_written_once_with_the_fewest_slots(void **state)
     }
 }
 
+/* The only unit is larger than all slots, and this thread holds them all while two workers wait for the last tile: one
+ * gets it, the other must end with nothing. */
+static void a_worker_that_waited_in_vain_gets_no_task(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        world *w = qd_calloc(1, sizeof *w);
+        qd_err e = {0};
+        qd_pool *pool = NULL;
+        qd_task held[3];
+        make_world(w, 3);
+        add_unit(w, QD_UNIT_QUANTIZE, 4);
+        start_world(w);
+        assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
+        for (int t = 0; t < 4; t++) {
+            qd_task load = qd_sched_next(w->sched);
+            assert_int_equal(load.kind, QD_TASK_LOAD);
+            memcpy(load.area, &(uint32_t){load.tile + 1}, sizeof(uint32_t));
+            assert_int_equal(qd_sched_loaded(w->sched, &load, load.area), t == 3);
+        }
+        qd_sched_ready(w->sched, 0);
+        for (int t = 0; t < 3; t++) {
+            held[t] = qd_sched_next(w->sched);
+            assert_int_equal(held[t].kind, QD_TASK_ENCODE);
+        }
+        assert_int_equal(qd_pool_start(2, "test", worker, w, &pool, &e), QD_OK);
+        (void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); /* they wait by now, in most rounds */
+        for (int t = 0; t < 3; t++)
+            if (qd_sched_wrote(w->sched, &held[t])) qd_sched_unit_done(w->sched, 0);
+        qd_pool_join(pool);
+        assert_int_equal(qd_sched_result(w->sched, &e), QD_OK);
+        assert_int_equal(atomic_load(&w->wrong), 0);
+        assert_int_equal(atomic_load(&w->encodes[3]), 1);
+        free_world(w);
+        qd_free(w);
+    }
+}
+
 static void a_stop_ends_every_worker_and_keeps_the_first_error(void **state)
 {
     (void)state;
     world *w = qd_calloc(1, sizeof *w);
     qd_err first = {0}, second = {0}, e = {0};
     qd_pool *pool = NULL;
-    make_world(w, 7, 4);
+    make_random_world(w, 7, 4);
     assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
     (void)qd_fail(&first, QD_E_IO, "first");
     (void)qd_fail(&second, QD_E_INPUT, "second");
@@ -160,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tile_is_written_once_with_the_fewest_slots),
+        cmocka_unit_test(a_worker_that_waited_in_vain_gets_no_task),
         cmocka_unit_test(a_stop_ends_every_worker_and_keeps_the_first_error),
     };
     return cmocka_run_group_tests_name("engine/sched", tests, NULL, NULL);
