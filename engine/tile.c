@@ -184,7 +184,7 @@ qd_code qd_tile_encode(qd_worker *w, uint32_t tile, const void *data, qd_err *er
     uint64_t after = ((uint64_t)(c - w->buf) + codes.bytes + QD_IO_ALIGN - 1) / QD_IO_ALIGN * QD_IO_ALIGN;
     unsigned char *s = w->buf + after + scales.off % QD_IO_ALIGN;
     qd_nvfp4_tile job = {
-        .dtype = dtype,
+        .dtype = (int)dtype,
         .rule = p->recipe.rule,
         .arith = qd_nvfp4_arith_of(&p->recipe, dtype),
         .gs = r->result[t.item - p->items].gs,
