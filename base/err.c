@@ -54,7 +54,7 @@ void qd_err_context(qd_err *err, const char *fmt, ...)
 const char *qd_code_name(qd_code code)
 {
     static const char *const names[] = {
-#define X(code, name, retry, exit_code) [code] = name,
+#define X(code, name, retry, exit_code) [code] = (name),
         QD_CODES(X)
 #undef X
     };
@@ -64,7 +64,7 @@ const char *qd_code_name(qd_code code)
 int qd_code_exit(qd_code code)
 {
     static const int exits[] = {
-#define X(code, name, retry, exit_code) [code] = exit_code,
+#define X(code, name, retry, exit_code) [code] = (exit_code),
         QD_CODES(X)
 #undef X
     };

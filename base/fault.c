@@ -29,7 +29,7 @@ void qd_fault_arm_from_env(void)
         if (strncmp(spec, kinds[k], len) != 0 || spec[len] != ':') continue;
         char *end = NULL;
         unsigned long n = strtoul(spec + len + 1, &end, 10);
-        int sys_errno = end != NULL && *end == ':' ? atoi(end + 1) : default_errno[k];
+        int sys_errno = end != NULL && *end == ':' ? (int)strtol(end + 1, NULL, 10) : default_errno[k];
         qd_fault_arm((qd_fault_kind)k, n, sys_errno);
     }
 }

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 typedef struct worker {
     qd_pool_fn fn;
@@ -61,12 +62,13 @@ void qd_pool_join(qd_pool *pool)
 /* A cgroup v2 quota ("max 100000" or "200000 100000"); 0 when there is none. */
 static unsigned cgroup_cpus(void)
 {
-    unsigned long long quota = 0, period = 0;
+    char line[64], *end = line;
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
     if (f == NULL) return 0;
-    int n = fscanf(f, "%llu %llu", &quota, &period);
+    if (fgets(line, sizeof line, f) == NULL) line[0] = '\0';
     (void)fclose(f);
-    return n == 2 && period != 0 ? (unsigned)((quota + period - 1) / period) : 0;
+    unsigned long long quota = strtoull(line, &end, 10), period = strtoull(end, NULL, 10);
+    return quota != 0 && period != 0 ? (unsigned)((quota - 1) / period + 1) : 0;
 }
 
 unsigned qd_cpu_count(void)

@@ -109,6 +109,7 @@ static qd_code one_of(const json_t *o, const char *key, const char *what, const 
 static qd_code check_id(const char *id, const char *what, qd_err *err)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): parse() fails where there is no id */
     if (id[0] == '.' || id[0] == '-' || strlen(id) > 64 || id[strspn(id, allowed)] != '\0')
         return qd_fail(err, QD_E_INPUT,
                        "%s: \"id\": expected at most 64 of a-z, 0-9, '-', '_' and '.', found \"%.80s\"", what, id);

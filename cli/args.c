@@ -28,7 +28,7 @@ qd_code qd_args_bytes(const char *text, uint64_t *ret, qd_err *err)
     char *end = NULL;
     errno = 0;
     double v = isdigit((unsigned char)text[0]) ? strtod(text, &end) : -1;
-    if (v < 0 || errno != 0 || end == text)
+    if (v < 0 || errno != 0 || end == NULL || end == text)
         return qd_fail(err, QD_E_USAGE, "\"%s\": expected a size such as 192M, 5GB or 1.5GiB", text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if (strcasecmp(end, units[i].unit) == 0) {

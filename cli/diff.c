@@ -60,7 +60,7 @@ static layer_row *layers_of(const qd_compare_result *r, qd_arena *arena, uint32_
     int32_t last = -1;
     for (uint32_t i = 0; i < r->n_linears; i++)
         if (r->linears[i].linear->place.layer > last) last = r->linears[i].linear->place.layer;
-    size_t n = (size_t)(last + 2);
+    size_t n = (size_t)((int64_t)last + 2);
     layer_row *rows = qd_arena_alloc(arena, n, sizeof *rows);
     if (rows == NULL) return NULL;
     for (uint32_t i = 0; i < r->n_linears; i++) {

@@ -122,6 +122,7 @@ static float weight(const job *j, const qd_linear *l, qd_dtype dtype, const scra
     case QD_F8_E4M3: {
         uint64_t r = (l->first_row + row + i / l->cols) / j->source->config.fp8_block_rows,
                  k = i % l->cols / j->source->config.fp8_block_cols;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): load_f8_scales() came before */
         return qd_e4m3_to_f32(s->raw[i]) * s->f8_scales[r * f8_cols + k];
     }
     default:
@@ -182,7 +183,7 @@ static void work(void *arg, unsigned worker)
     (void)worker;
     job *j = arg;
     qd_err err = {0};
-    scratch s = {.raw = qd_malloc(CHUNK_ELEMS * 4),
+    scratch s = {.raw = qd_malloc(CHUNK_ELEMS * sizeof(uint32_t)),
                  .codes = qd_malloc(CHUNK_ELEMS / 2),
                  .scales = qd_malloc(CHUNK_ELEMS / 16),
                  .decoded = qd_malloc(CHUNK_ELEMS * sizeof(float))};

@@ -256,6 +256,7 @@ static int by_order(const void *a, const void *b)
  * set's number until units exist: sets are numbered by their first piece in the source. */
 static void group(selection *s)
 {
+    if (s->n == 0) return;
     qsort(s->pieces, s->n, sizeof *s->pieces, by_key);
     for (uint32_t i = 0, j; i < s->n; i = j) {
         uint64_t order = s->pieces[i].order;

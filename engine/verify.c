@@ -161,7 +161,7 @@ qd_code qd_verify_units(qd_run *run, const char *dir, const bool *want, const qd
     atomic_store(&v.running, threads);
     QD_TRY(qd_pool_start(threads, "qd-verify", work, &v, &pool, err));
     while (atomic_load(&v.running) > 0 && atomic_load(&v.stop) == 0) {
-        struct timespec nap = {0, 5 * 1000000};
+        struct timespec nap = {0, 5000000};
         (void)nanosleep(&nap, NULL);
         uint64_t done = qd_min_u64(atomic_load(&v.done_bytes), m.total_bytes);
         qd_meter_show(&m, done, atomic_load(&v.next), (int32_t)p->n_layers - 1, false);
@@ -189,6 +189,17 @@ out:
     return rc;
 }
 
+static qd_code check_header(const qd_out_part *part, qd_source *src, char *area, qd_err *err)
+{
+    if (src->size_bytes != part->size_bytes)
+        return qd_fail(err, QD_E_VERIFY, "%s: expected %" PRIu64 " bytes, found %" PRIu64, part->name, part->size_bytes,
+                       src->size_bytes);
+    qd_code rc = qd_source_read(src, 0, area, part->header.len, err);
+    if (rc == QD_OK && memcmp(area, part->header.data, part->header.len) != 0)
+        rc = qd_fail(err, QD_E_VERIFY, "%s: the header read back differs from what was written", part->name);
+    return rc;
+}
+
 qd_code qd_verify_headers(const qd_plan *p, const char *dir, qd_err *err)
 {
     qd_code rc = QD_OK;
@@ -198,12 +209,7 @@ qd_code qd_verify_headers(const qd_plan *p, const char *dir, qd_err *err)
         char *path = qd_path_join(dir, part->name), *found = qd_malloc(part->header.len);
         rc = path == NULL || found == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for verification")
                                            : qd_source_open_file(path, &src, err);
-        if (rc == QD_OK && src->size_bytes != part->size_bytes)
-            rc = qd_fail(err, QD_E_VERIFY, "%s: expected %" PRIu64 " bytes, found %" PRIu64, part->name,
-                         part->size_bytes, src->size_bytes);
-        if (rc == QD_OK) rc = qd_source_read(src, 0, found, part->header.len, err);
-        if (rc == QD_OK && memcmp(found, part->header.data, part->header.len) != 0)
-            rc = qd_fail(err, QD_E_VERIFY, "%s: the header read back differs from what was written", part->name);
+        if (src != NULL) rc = check_header(part, src, found, err);
         qd_source_free(src);
         qd_free(found);
         qd_free(path);

@@ -27,6 +27,7 @@ static int set_up(void **state)
     bench *b = calloc(1, sizeof *b);
     qd_err e = {0};
     (void)snprintf(b->root, sizeof b->root, "qd-job-XXXXXX");
+    *state = b;
     if (mkdtemp(b->root) == NULL) return -1;
     b->model = qd_path_join(b->root, "model");
     b->out = qd_path_join(b->root, "out");
@@ -37,7 +38,6 @@ static int set_up(void **state)
         print_error("%s\n", e.msg);
         return -1;
     }
-    *state = b;
     return 0;
 }
 
