@@ -205,7 +205,7 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     in_staging = true;
     rc = run_in_staging(&j, start_ns, err);
     if (rc == QD_OK) *ret = j.res;
-    if (rc != QD_OK && is_resumable(&j, rc) && err != NULL) {
+    if (rc != QD_OK && is_resumable(&j, rc) && !j.staging.committed && err != NULL) {
         size_t n = strlen(err->msg);
         (void)snprintf(err->msg + n, sizeof err->msg - n, "; --resume goes on from %s", j.staging.dir);
     }

@@ -139,10 +139,17 @@ qd_code qd_staging_commit(qd_staging *s, bool force, qd_err *err)
     /* The old directory leaves only in the step in which the new one is there. */
     if (rename_flags(s->dir, s->out, RENAME_EXCHANGE) != 0)
         return qd_fail_errno(err, QD_E_IO, errno, "%s: exchange with %s", s->dir, s->out);
+    s->committed = true;
     rc = qd_tree_remove(s->dir, err);
-    if (rc != QD_OK) return rc;
+    if (rc != QD_OK) {
+        qd_err_context(err, "%s is in place, but what it replaces is not gone", s->out);
+        return rc;
+    }
 sync:
-    return qd_dir_sync(dirname(parent), err);
+    s->committed = true;
+    rc = qd_dir_sync(dirname(parent), err);
+    if (rc != QD_OK) qd_err_context(err, "%s is in place, but a power loss may undo that", s->out);
+    return rc;
 }
 
 void qd_staging_close(qd_staging *s, bool remove)

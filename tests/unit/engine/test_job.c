@@ -159,8 +159,12 @@ static void each_failure(bench *b, qd_fault_kind kind, int sys_errno, bool resum
             continue; /* a failure that does no harm (a hint refused) */
         }
         assert_true(e.msg[0] != '\0');
-        if (qd_path_exists(b->out))
-            assert_true(qd_hash_equal(want, sm_hash_dir(b->out))); /* failed after the rename: the directory's sync */
+        if (qd_path_exists(b->out)) { /* failed after the rename: the directory's sync */
+            assert_true(qd_hash_equal(want, sm_hash_dir(b->out)));
+            assert_non_null(strstr(e.msg, "is in place"));
+            assert_null(strstr(e.msg, "--resume"));
+            assert_false(qd_path_exists(b->staging));
+        }
         if (resume && !qd_path_exists(b->out)) {
             o.resume = true;
             rc = run(&o, NULL, &e);
