@@ -61,6 +61,14 @@ static size_t utf8_len(const unsigned char *s)
     return n;
 }
 
+bool qd_str_is_utf8(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    for (size_t n; *p != '\0'; p += n)
+        if ((n = utf8_len(p)) == 0) return false;
+    return true;
+}
+
 void qd_buf_json_str(qd_buf *b, const char *s)
 {
     const unsigned char *p = (const unsigned char *)s;
