@@ -2,46 +2,9 @@
  */
 #include "ckpt/safetensors.h"
 #include "fuzz.h"
+#include "memory.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-typedef struct memory {
-    const uint8_t *data;
-    size_t size;
-} memory;
-
-static qd_code memory_read(qd_source *s, uint64_t off, void *buf, size_t n, qd_err *err)
-{
-    const memory *m = s->ctx;
-    if (off > m->size || n > m->size - off) return qd_fail(err, QD_E_INPUT, "range");
-    if (n > 0) memcpy(buf, m->data + off, n);
-    return QD_OK;
-}
-
-static qd_code memory_read_area(qd_source *s, uint64_t off, size_t n, void *area, size_t area_bytes, void **ret_data,
-                                qd_err *err)
-{
-    if (n > area_bytes) return qd_fail(err, QD_E_INTERNAL, "area");
-    *ret_data = area;
-    return memory_read(s, off, area, n, err);
-}
-
-static qd_code memory_check(qd_source *s, qd_err *err)
-{
-    (void)s, (void)err;
-    return QD_OK;
-}
-
-static void memory_free(qd_source *s)
-{
-    (void)s;
-}
-
-static void promise(bool kept)
-{
-    if (!kept) abort();
-}
 
 static void check_cover(const qd_st_header *h, uint64_t file_bytes)
 {
@@ -79,9 +42,8 @@ static void check_round_trip(qd_st_header *h, uint64_t file_bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const qd_source_ops ops = {memory_read, memory_read_area, memory_check, memory_free};
     memory m = {data, size};
-    qd_source src = {.ops = &ops, .name = "input", .size_bytes = size, .ctx = &m};
+    qd_source src = memory_source(&m);
     qd_arena arena = {0};
     qd_st_header h = {0};
     qd_err err = {0};

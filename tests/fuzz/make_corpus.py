@@ -5,6 +5,10 @@ import pathlib
 import struct
 import sys
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+import gg  # pylint: disable=wrong-import-position
+
 
 def tensor(dtype, shape, begin, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
@@ -112,9 +116,88 @@ def json_texts():
     yield "comment", b"{} // x"
 
 
+def gguf_tensors(rows=104, hidden=32):
+    """A llama of one layer, all in Q4_0 and F32."""
+    def tensor(*shape):
+        n = shape[0] if len(shape) == 1 else shape[0] * shape[1]
+        if len(shape) == 1:
+            return gg.Tensor("F32", shape, struct.pack("<f", 1.0) * n)
+        return gg.Tensor("Q4_0", shape, (b"\0\x2c" + bytes(range(16))) * (n // 32))
+    names = {"token_embd": (rows, hidden), "output_norm": (hidden,), "blk.0.attn_norm": (hidden,), "blk.0.ffn_norm": (hidden,)}
+    names.update({f"blk.0.{n}": (hidden, hidden) for n in "attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down".split()})
+    return {n + ".weight": tensor(*shape) for n, shape in names.items()}
+
+
+def gguf():
+    cfg = gg.config(hidden=32, ffn=32, heads=2, kv=2, vocab=104)
+    kinds = {f"k{k}": gg.Typed(k, 1) for k in gg.FORMAT}
+    one = {"t": gg.Tensor("F32", (2, 3), bytes(24))}
+    two = {**one, "u": gg.Tensor("F16", (4,), bytes(8))}
+    spm = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a", "b", "ab", gg.SPACE],
+           "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1, 1], "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -3.0, -2.0, -1.0, -4.0]}
+
+    def tensor(dtype="F32", shape=(2, 3), **more):
+        return gg.file({}, {"t": gg.Tensor(dtype, shape, bytes(24), **more)})
+
+    def pair(kind, raw):
+        return gg.head({"k": gg.Typed(kind, raw)}, {})
+
+    yield "good_llama", gg.file(cfg, gguf_tensors())
+    yield "good_sentencepiece", gg.file({**cfg, **spm}, gguf_tensors())
+    yield "good_qwen_tokenizer", gg.file({**cfg, "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.add_bos_token": True}, gguf_tensors())
+    yield "good_llama_without_tokenizer", gg.file({k: v for k, v in cfg.items() if "tokenizer" not in k}, gguf_tensors())
+    yield "good_rope_yarn", gg.file({**cfg, "llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}, gguf_tensors())
+    yield "good_empty", gg.file({}, {})
+    yield "good_every_kind", gg.file({**kinds, "s": "x", "a": ["x", ""], "i": [1, -2], "f": [0.5], "e": [], "b": [True]}, two)
+    yield "good_version_2", gg.file({}, two, version=2)
+    yield "good_alignment", gg.file({"general.alignment": 8}, two, align=8)
+    yield "good_unknown_to_the_importer", tensor("Q2_K", (256,), offset=0)[:-24] + bytes(96)
+    yield "empty", b""
+    yield "magic", b"GGML" + gg.file({}, {})[4:]
+    yield "magic_alone", b"GGUF"
+    yield "version_1", gg.file({}, {}, version=1)
+    yield "version_99", gg.file({}, {}, version=99)
+    yield "big_endian", gg.file({}, {}, version=3 << 24)
+    yield "pairs_2_60", gg.file({}, {}, n_pairs=1 << 60)
+    yield "pairs_one_more", gg.file({}, {}, n_pairs=1)
+    yield "tensors_2_60", gg.file({}, {}, n_tensors=1 << 60)
+    yield "tensors_one_more", gg.file({}, one, n_tensors=2)[:-32]
+    yield "key_twice", gg.file([("k", 1), ("k", 2)], {})
+    yield "key_of_2_63_bytes", gg.head({}, {}, n_pairs=1) + struct.pack("<Q", 1 << 63) + bytes(16)
+    yield "key_with_nul", gg.file({"a\0b": 1}, {})
+    yield "key_long", gg.file({"k" * 1025: 1}, {})
+    yield "string_past_end", pair(gg.STRING, b"")[:-8] + struct.pack("<Q", 1 << 40)
+    yield "string_with_nul", gg.file({"k": "a\0b"}, {})
+    yield "kind_13", pair(13, b"")
+    yield "array_of_arrays", pair(gg.ARRAY, struct.pack("<IQIQ", gg.ARRAY, 1, gg.U8, 0))
+    yield "array_of_kind_77", pair(gg.ARRAY, struct.pack("<IQ", 77, 1))
+    yield "array_2_61", pair(gg.ARRAY, struct.pack("<IQ", gg.U64, 1 << 61))
+    yield "array_of_2_62_strings", pair(gg.ARRAY, struct.pack("<IQ", gg.STRING, 1 << 62))
+    yield "array_cut", pair(gg.ARRAY, struct.pack("<IQ", gg.U32, 100))
+    yield "alignment_0", gg.file({"general.alignment": 0}, one)
+    yield "alignment_33", gg.file({"general.alignment": 33}, one)
+    yield "alignment_string", gg.file({"general.alignment": "32"}, one)
+    yield "tensor_name_twice", gg.file({}, [("t", one["t"]), ("t", one["t"])])
+    yield "tensor_name_empty", gg.file({}, {"": one["t"]})
+    yield "tensor_name_control", gg.file({}, {"a\x1b": one["t"]})
+    yield "tensor_rank_0", tensor(shape=())
+    yield "tensor_rank_5", tensor(shape=(1, 1, 1, 2, 3))
+    yield "tensor_dimension_0", tensor(shape=(0, 3))
+    yield "tensor_shape_overflows", tensor(shape=(1 << 40, 1 << 40))
+    yield "tensor_shape_overflows_bytes", tensor(shape=(1 << 61,))
+    yield "tensor_type_99", tensor(number=99)
+    yield "tensor_row_not_blocks", tensor("Q4_0", (2, 33))
+    yield "tensor_offset_unaligned", tensor(offset=4)
+    yield "tensor_offset_past_end", tensor(offset=64)
+    yield "tensor_offset_all_ones", tensor(offset=(1 << 64) - 32)
+    yield "tensor_data_cut", tensor()[:-9]
+    yield "tensors_overlap", gg.file({}, {"t": one["t"], "u": gg.Tensor("F32", (2,), bytes(8), offset=0)})
+    yield "header_cut_before_data", tensor()[:-40]
+
+
 def main():
-    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus")
-    for folder, inputs in (("safetensors", safetensors()), ("json", json_texts())):
+    root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus"
+    for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf())):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name, data in inputs:
             (root / folder / name).write_bytes(data)

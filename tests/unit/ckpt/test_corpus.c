@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "ckpt/config.h"
+#include "ckpt/gguf.h"
 #include "ckpt/safetensors.h"
 
 #include <dirent.h>
@@ -38,6 +39,17 @@ static qd_code read_config(const char *path, qd_err *err)
     if (rc == QD_OK) rc = qd_config_parse(text, len, path, &c, err);
     qd_config_done(&c);
     qd_free(text);
+    return rc;
+}
+
+static qd_code read_gguf(const char *path, qd_err *err)
+{
+    qd_gguf g = {0};
+    qd_source *s = NULL;
+    qd_code rc = qd_source_open_file(path, &s, err);
+    if (rc == QD_OK) rc = qd_gguf_read(s, &g, err);
+    qd_gguf_done(&g);
+    qd_source_free(s);
     return rc;
 }
 
@@ -75,11 +87,18 @@ static void good_configs_are_read_and_the_others_refused(void **state)
     try_all(QD_TEST_SOURCE_DIR "/tests/fuzz/corpus/json", read_config);
 }
 
+static void good_gguf_files_are_read_and_the_others_refused(void **state)
+{
+    (void)state;
+    try_all(QD_TEST_SOURCE_DIR "/tests/fuzz/corpus/gguf", read_gguf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_safetensors_files_are_read_and_the_others_refused),
         cmocka_unit_test(good_configs_are_read_and_the_others_refused),
+        cmocka_unit_test(good_gguf_files_are_read_and_the_others_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
