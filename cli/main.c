@@ -14,6 +14,7 @@ static const struct {
     {"quantize", qd_cmd_quantize, "quantize a model directory"},
     {"inspect", qd_cmd_inspect, "what a model directory holds, and how it is quantized"},
     {"diff", qd_cmd_diff, "error of a quantized model against its source, worst first"},
+    {"import-gguf", qd_cmd_import_gguf, "a GGUF file as a BF16 model directory"},
     {"templates", qd_cmd_templates, "the compression templates"},
 };
 

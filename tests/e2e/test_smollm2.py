@@ -3,6 +3,7 @@
 
 QD_SMOLLM2_GGUF names the GGUF file, else out/ of ./setup has it; without either the script is left out."""
 import glob
+import hashlib
 import json
 import os
 
@@ -19,6 +20,16 @@ def gguf():
 
 
 GGUF = gguf()
+# Of the checkpoint that transformers 5.17 makes of the same file (float32, then torch's rounding to bfloat16).
+TENSORS_SHA256 = "5fdcab4789f1a995287ddba5c1bde4d37ad53acdd25c6b6f970c39292ddd6375"
+
+
+def digest(tensors):
+    h = hashlib.sha256()
+    for name, t in sorted(tensors.items()):
+        h.update(f"{name} {t.dtype} {list(t.shape)}\n".encode())
+        h.update(t.data)
+    return h.hexdigest()
 
 
 class SmolLM2(qd.Case):
@@ -29,6 +40,7 @@ class SmolLM2(qd.Case):
         self.assertEqual({t.dtype for t in tensors.values()}, {"BF16"})
         self.assertEqual(tensors["model.layers.29.mlp.down_proj.weight"].shape, (576, 1536))
         self.assertEqual(len(tensors), 272)
+        self.assertEqual(digest(tensors), TENSORS_SHA256)
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
             with open(os.path.join(src, name), encoding="utf-8") as f:
                 json.load(f)
