@@ -75,13 +75,14 @@ void qd_gguf_config_json(const qd_gguf_model *m, qd_buf *out)
     const qd_gguf_family f = m->arch->family;
     qd_buf_printf(out, "{\n  \"architectures\": [\n    \"%s\"\n  ],\n  \"model_type\": \"%s\"", m->arch->class_name,
                   m->arch->model_type);
-    if (f != QD_GGUF_QWEN2 && f != QD_GGUF_QWEN2_MOE) /* these have biases always, and no such key */
+    if (f == QD_GGUF_LLAMA || f == QD_GGUF_QWEN3 || f == QD_GGUF_QWEN3_MOE) /* the others have no such choice */
         qd_buf_str(out, ",\n  \"attention_bias\": false");
     qd_buf_str(out, ",\n  \"attention_dropout\": 0.0");
     add_id(out, "bos_token_id", m->bos);
     qd_buf_str(out, ",\n  \"dtype\": \"bfloat16\"");
     add_id(out, "eos_token_id", m->eos);
-    add_size(out, "head_dim", m->head_dim);
+    if ((f != QD_GGUF_QWEN2 && f != QD_GGUF_QWEN2_MOE) || m->head_dim != m->hidden / m->n_heads)
+        add_size(out, "head_dim", m->head_dim);
     qd_buf_str(out, ",\n  \"hidden_act\": \"silu\"");
     add_size(out, "hidden_size", m->hidden);
     qd_buf_str(out, ",\n  \"initializer_range\": 0.02");

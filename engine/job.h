@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 typedef struct qd_progress {
-    const char *phase;                /* "quantize", "sync", "verify" */
+    const char *phase;                /* "quantize", "sync", "verify", "import" */
     int32_t layer, n_layers;          /* the layer last finished; -1 before the first */
     uint64_t done_bytes, total_bytes; /* of source tensors (quantize), of output (verify) */
     double elapsed_s, eta_s;          /* eta < 0 while unknown */

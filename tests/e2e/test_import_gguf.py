@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 
@@ -137,6 +138,17 @@ class Good(Import):
         self.assertNotIn("mine", os.listdir(self.out))
         self.assertEqual(sorted(os.listdir(self.dir)), ["in.gguf", "out"])
 
+    def test_what_a_killed_run_left_is_replaced(self):
+        tensors, want = every_type()
+        self.put(gg.file(gg.config(), tensors))
+        os.mkdir(self.out + ".import")
+        with open(os.path.join(self.out + ".import", "model.safetensors"), "w", encoding="ascii") as f:
+            f.write("x" * 99)
+        r = qd.quantctl("import-gguf", self.gguf, "-o", self.out + "/")
+        self.check(r, 0)
+        self.assertEqual(st.read_dir(self.out), want)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["in.gguf", "out"])
+
     def test_wrong_use(self):
         self.put(b"GGUF")
         for args in ((), (self.gguf,), ("-o", self.out), (self.gguf, self.gguf, "-o", self.out)):
@@ -157,7 +169,7 @@ class Good(Import):
             f.write(head)
             f.truncate(len(head) + -len(head) % 32 + at)
         p = qd.start("import-gguf", self.gguf, "-o", self.out)
-        if not qd.freeze_when(p, lambda: os.path.exists(os.path.join(self.out + ".staging", "tokenizer_config.json"))):
+        if not qd.freeze_when(p, lambda: os.path.exists(os.path.join(self.out + ".import", "tokenizer_config.json"))):
             qd.finish(p)
             self.fail("the run ended before it could be interrupted")
         p.send_signal(signal.SIGINT)
@@ -166,6 +178,29 @@ class Good(Import):
         self.check(r, 130)
         self.assertIn("canceled", r.err)
         self.assertEqual(os.listdir(self.dir), ["in.gguf"])
+
+
+class Faults(Import):
+    def test_any_failing_call_leaves_nothing(self):
+        tensors, want = every_type()
+        self.put(gg.file(gg.config(), tensors))
+        for kind, rc in (("alloc", 4), ("read", 1), ("write", 4), ("sync", 1), ("rename", 1)):
+            n, failed = 1, 0
+            while True:
+                r = qd.quantctl("import-gguf", self.gguf, "-o", self.out, env={"QD_FAULT": f"{kind}:{n}"})
+                if r.rc == 0:
+                    break
+                self.refused(r, rc)
+                if kind == "sync" and os.path.exists(self.out):  # the last one: of the directory that OUT_DIR is in
+                    self.assertEqual(st.read_dir(self.out), want)
+                    shutil.rmtree(self.out)
+                self.assertEqual(os.listdir(self.dir), ["in.gguf"], f"{kind}:{n}\n{r}")
+                failed += 1
+                n += 1 + n // 16  # of many alike, some
+                self.assertLess(failed, 1000)
+            self.assertGreater(failed, 0, kind)
+            self.assertEqual(st.read_dir(self.out), want)
+            shutil.rmtree(self.out)
 
 
 class Tokenizer(Import):
