@@ -39,11 +39,11 @@ static void *alloc_noting(size_t bytes)
     return p;
 }
 
-qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
+static qd_code parse(const char *text, size_t len, size_t flags, const char *what, json_t **ret, qd_err *err)
 {
     json_error_t e = {0};
     t_refused = false;
-    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
     if (t_refused || (v == NULL && (e.text[0] == '\0' || json_error_code(&e) == json_error_out_of_memory))) {
         json_decref(v);
         return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
@@ -52,6 +52,16 @@ qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **r
         return qd_fail(err, QD_E_INPUT, "%s: not valid JSON at line %d, column %d: %s", what, e.line, e.column, e.text);
     *ret = v;
     return QD_OK;
+}
+
+qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
+{
+    return parse(text, len, 0, what, ret, err);
+}
+
+qd_code qd_json_parse_nul(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
+{
+    return parse(text, len, JSON_ALLOW_NUL, what, ret, err);
 }
 
 qd_code qd_json_load(const char *path, uint64_t max_bytes, json_t **ret, qd_err *err)

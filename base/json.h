@@ -14,6 +14,8 @@
 
 /* what: names the text in errors ("model/config.json"). Errors: QD_E_INPUT with line and column, QD_E_NO_MEMORY. */
 QD_MUST_CHECK qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err);
+/* The same for JSON that carries texts: strings may hold NUL (json_string_length()), object keys may not. */
+QD_MUST_CHECK qd_code qd_json_parse_nul(const char *text, size_t len, const char *what, json_t **ret, qd_err *err);
 /* Reads and parses a file of at most max_bytes. A missing file is QD_E_INPUT with errno ENOENT in err->sys_errno. */
 QD_MUST_CHECK qd_code qd_json_load(const char *path, uint64_t max_bytes, json_t **ret, qd_err *err);
 
