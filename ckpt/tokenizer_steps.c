@@ -97,23 +97,25 @@ static qd_code read_normalizer(const reader *r, const json_t *o, const char *typ
     return rc == QD_OK ? read_pattern(r, o, &s->pattern, err) : rc;
 }
 
-/* A new step; after ByteLevel there is none, since its words are bytes. */
-static qd_code new_cut(const reader *r, qd_cut_kind kind, qd_cut_step **ret, qd_err *err)
+/* A new step, NULL with *rc set; after ByteLevel there is none, since its words are bytes. */
+static qd_cut_step *new_cut(const reader *r, qd_cut_kind kind, qd_code *rc, qd_err *err)
 {
     qd_pretokenizer *p = &r->t->pretokenizer;
-    if (r->t->bpe.byte_level) return not_ours(r, "after ByteLevel", err);
-    if (p->n_steps == QD_CUT_STEPS_MAX) return too_many(r, err);
-    *ret = &p->steps[p->n_steps++];
-    (*ret)->kind = kind;
-    return QD_OK;
+    *rc = r->t->bpe.byte_level             ? not_ours(r, "after ByteLevel", err)
+          : p->n_steps == QD_CUT_STEPS_MAX ? too_many(r, err)
+                                           : QD_OK;
+    if (*rc != QD_OK) return NULL;
+    qd_cut_step *s = &p->steps[p->n_steps++];
+    s->kind = kind;
+    return s;
 }
 
 static qd_code new_split(const reader *r, const char *pattern, bool literal, qd_cut_behavior behavior, bool invert,
                          qd_err *err)
 {
-    qd_cut_step *s;
-    qd_code rc = new_cut(r, QD_CUT_SPLIT, &s, err);
-    if (rc != QD_OK) return rc;
+    qd_code rc;
+    qd_cut_step *s = new_cut(r, QD_CUT_SPLIT, &rc, err);
+    if (s == NULL) return rc;
     s->behavior = behavior;
     s->invert = invert;
     return qd_regex_new(pattern, strlen(pattern), literal, r->what, &s->pattern, err);
@@ -136,12 +138,12 @@ static qd_code read_behavior(const reader *r, const json_t *o, qd_cut_behavior *
 static qd_code read_byte_level(const reader *r, const json_t *o, qd_err *err)
 {
     bool prefix, regex;
-    qd_cut_step *s;
     qd_code rc = QD_OK;
     QD_TRY(qd_json_bool_or(o, "add_prefix_space", r->what, true, &prefix, err));
     QD_TRY(qd_json_bool_or(o, "use_regex", r->what, true, &regex, err));
     if (prefix) {
-        QD_TRY(new_cut(r, QD_CUT_PREFIX, &s, err));
+        qd_cut_step *s = new_cut(r, QD_CUT_PREFIX, &rc, err);
+        if (s == NULL) goto out;
         qd_buf_str(&s->text, " ");
         QD_TRY(qd_buf_check(&s->text, err));
     }
@@ -170,10 +172,10 @@ out:
 
 static qd_code read_metaspace(const reader *r, const json_t *o, qd_err *err)
 {
-    qd_cut_step *s;
     bool split;
-    qd_code rc = QD_OK;
-    QD_TRY(new_cut(r, QD_CUT_METASPACE, &s, err));
+    qd_code rc;
+    qd_cut_step *s = new_cut(r, QD_CUT_METASPACE, &rc, err);
+    if (s == NULL) return rc;
     QD_TRY(read_text(r, o, "replacement", &s->text, err));
     QD_TRY(read_scheme(r, o, &s->scheme, err));
     QD_TRY(qd_json_bool_or(o, "split", r->what, true, &split, err));
@@ -184,9 +186,9 @@ out:
 
 static qd_code read_split(const reader *r, const json_t *o, qd_err *err)
 {
-    qd_cut_step *s;
-    qd_code rc = QD_OK;
-    QD_TRY(new_cut(r, QD_CUT_SPLIT, &s, err));
+    qd_code rc;
+    qd_cut_step *s = new_cut(r, QD_CUT_SPLIT, &rc, err);
+    if (s == NULL) return rc;
     QD_TRY(read_behavior(r, o, &s->behavior, err));
     QD_TRY(qd_json_bool_or(o, "invert", r->what, false, &s->invert, err));
     QD_TRY(read_pattern(r, o, &s->pattern, err));
