@@ -157,6 +157,14 @@ static qd_code read_arch(keys *k, qd_gguf_model *m, qd_err *err)
 {
     qd_code rc = QD_OK;
     qd_buf list = {0};
+    uint64_t n_files;
+    QD_TRY(qd_gguf_u64_or(k->g, "split.count", 1, UINT32_MAX, &n_files, err));
+    if (n_files > 1) {
+        rc = qd_fail(err, QD_E_UNSUPPORTED,
+                     "%s: expected the model in one file, found one of %" PRIu64 "; llama.cpp's gguf-split merges them",
+                     k->g->what, n_files);
+        goto out;
+    }
     QD_TRY(qd_gguf_str(k->g, "general.architecture", &k->arch, err));
     QD_TRY(qd_gguf_u64_or(k->g, key(k, "expert_count"), 0, EXPERTS_MAX, &m->n_experts, err));
     m->arch = qd_gguf_arch_find(k->arch, m->n_experts != 0);

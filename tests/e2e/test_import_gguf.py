@@ -365,6 +365,7 @@ class Bad(Import):
         self.bad(self.changed({"x": gg.Typed(13, b"")}), '"x"', "13")
         self.bad(self.changed({"x": gg.Typed(gg.ARRAY, struct.pack("<IQ", gg.U64, 1 << 61))}), "x", "truncated")
         self.bad(gg.file(list(gg.config().items()) + [("llama.block_count", 1)], every_type()[0]), "llama.block_count", "twice")
+        self.bad(self.changed({"split.count": gg.Typed(gg.U16, 3)}), "one file", "3")
         self.bad(self.changed({"llama.rope.scaling.type": "longrope"}), "longrope")
         self.bad(self.changed({"tokenizer.ggml.eos_token_id": 128}), "eos_token_id", "127", "128")
 
