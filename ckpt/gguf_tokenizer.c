@@ -201,7 +201,7 @@ out:
 }
 
 /* "left right" to ["left","right"]. */
-static qd_code add_merges(const qd_gguf *g, qd_buf *out, qd_err *err)
+static qd_code add_merges(const qd_gguf *g, const qd_gguf_vocab *v, qd_buf *out, qd_err *err)
 {
     qd_code rc = QD_OK;
     const qd_gguf_pair *p;
@@ -227,6 +227,14 @@ static qd_code add_merges(const qd_gguf *g, qd_buf *out, qd_err *err)
         qd_buf_str(out, ",");
         qd_buf_json_str(out, space + 1);
         qd_buf_str(out, "]");
+        const bool parts =
+            qd_gguf_vocab_find(v, left.data, left.len) >= 0 && qd_gguf_vocab_find(v, space + 1, strlen(space + 1)) >= 0;
+        qd_buf_str(&left, space + 1);
+        QD_TRY(qd_buf_check(&left, err));
+        if (parts && qd_gguf_vocab_find(v, left.data, left.len) >= 0) continue;
+        rc = qd_fail(err, QD_E_INPUT, "%s: \"tokenizer.ggml.merges\": \"%.100s\": its tokens are not all there",
+                     g->what, p->strings[i]);
+        goto out;
     }
 out:
     qd_buf_done(&left);
@@ -258,7 +266,7 @@ static qd_code byte_level(const qd_gguf *g, const qd_gguf_model *m, const qd_ggu
                   "\"byte_fallback\":false,\"ignore_merges\":%s,",
                   m->unk != QD_GGUF_NO_ID ? "true" : "false", row->ignore_merges ? "true" : "false");
     add_vocab(v, out);
-    QD_TRY(add_merges(g, out, err));
+    QD_TRY(add_merges(g, v, out, err));
     qd_buf_str(out, "]}");
 out:
     return rc;

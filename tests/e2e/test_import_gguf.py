@@ -240,6 +240,7 @@ class Tokenizer(Import):
 
     def test_one_that_is_not_known_is_left_out_with_a_warning(self):
         for change in ({"tokenizer.ggml.pre": "tekken"}, {"tokenizer.ggml.model": "bert"}, {"tokenizer.ggml.merges": ["ab"]},
+                       {"tokenizer.ggml.merges": ["a c"]},
                        {"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]}):
             with self.subTest(change):
                 self.put(gg.file(gg.config(**change), every_type()[0]))

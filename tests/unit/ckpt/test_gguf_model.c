@@ -9,6 +9,7 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "ckpt/gguf_model.h"
+#include "ckpt/tokenizer.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -135,6 +136,29 @@ static void a_byte_level_vocabulary_keeps_its_ids(void **state)
     json_decref(t);
 }
 
+static void what_is_written_is_read_by_our_own_tokenizer(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"good_llama", "good_sentencepiece", "good_qwen_tokenizer"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        opened o = {0};
+        qd_err err = {0};
+        qd_buf b = {0};
+        qd_tokenizer *t = NULL;
+        qd_ids ids = {0};
+        assert_int_equal(open_corpus(files[i], &o, &err), QD_OK);
+        assert_int_equal(qd_gguf_tokenizer_json(&o.gguf, &o.model, &b, &err), QD_OK);
+        if (qd_tokenizer_parse(b.data, b.len, files[i], &t, &err) != QD_OK) fail_msg("%s", err.msg);
+        assert_int_equal(qd_tokenizer_encode(t, "ab", 2, true, &ids, &err), QD_OK);
+        assert_int_equal(ids.data[ids.n - 1], qd_tokenizer_id(t, "ab"));
+        assert_int_equal(ids.data[0] == o.model.bos, i > 0); /* the two whose files ask for it */
+        qd_ids_done(&ids);
+        qd_tokenizer_free(t);
+        qd_buf_done(&b);
+        done(&o);
+    }
+}
+
 static void a_failing_allocation_is_told(void **state)
 {
     (void)state;
@@ -177,6 +201,7 @@ int main(void)
         cmocka_unit_test(config_says_what_the_metadata_says),
         cmocka_unit_test(a_sentencepiece_vocabulary_gets_merges_from_its_scores),
         cmocka_unit_test(a_byte_level_vocabulary_keeps_its_ids),
+        cmocka_unit_test(what_is_written_is_read_by_our_own_tokenizer),
         cmocka_unit_test(a_failing_allocation_is_told),
         cmocka_unit_test(a_model_without_metadata_is_refused_by_key),
     };
