@@ -33,6 +33,23 @@ def digest(tensors):
 
 
 class SmolLM2(qd.Case):
+    def tokenizer(self, src):
+        """Beside the one that transformers makes of the same file; left out where the fixtures are not there."""
+        base = os.path.join(qd.SHARED, "fixtures", "tokenizer-smollm2")
+        if not os.path.isdir(base):
+            return
+        got, want = ({}, {})
+        for directory, to in ((src, got), (base, want)):
+            with open(os.path.join(directory, "tokenizer.json"), encoding="utf-8") as f:
+                to.update(json.load(f))
+        self.assertEqual(got["added_tokens"], want["added_tokens"])
+        for key in ("vocab", "merges", "unk_token", "fuse_unk", "ignore_merges"):
+            self.assertTrue(got["model"][key] == want["model"][key], key)
+        self.assertEqual(got["pre_tokenizer"]["use_regex"], want["pre_tokenizer"]["use_regex"])
+        with open(os.path.join(base, "chat_template.jinja"), encoding="utf-8") as f, \
+                open(os.path.join(src, "tokenizer_config.json"), encoding="utf-8") as g:
+            self.assertEqual(json.load(g)["chat_template"], f.read())
+
     def test_from_gguf_to_nvfp4(self):
         src, out = self.path("bf16"), self.path("nvfp4")
         self.check(qd.quantctl("import-gguf", GGUF, "-o", src), 0)
@@ -44,6 +61,7 @@ class SmolLM2(qd.Case):
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
             with open(os.path.join(src, name), encoding="utf-8") as f:
                 json.load(f)
+        self.tokenizer(src)
         self.quantize(src, out)
         self.assertEqual(len(qd.report(out)["tensors"]), 210)
         r = qd.quantctl("diff", src, out, "--json")
