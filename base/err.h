@@ -21,7 +21,14 @@
     X(QD_E_VERIFY, "verification_failed", 1, 1) \
     X(QD_E_INTERNAL, "internal_error", 0, 1)    \
     X(QD_E_CONFIG, "bad_configuration", 0, 78)  \
-    X(QD_E_CANCELED, "canceled", 0, 130)
+    X(QD_E_CANCELED, "canceled", 0, 130)        \
+    X(QD_E_CONFLICT, "conflict", 0, 1)          \
+    X(QD_E_NOT_FOUND, "not_found", 0, 1)        \
+    X(QD_E_AWAY, "bus_away", 1, 1)              \
+    X(QD_E_FULL, "queue_full", 1, 6)            \
+    X(QD_E_TOO_LARGE, "too_large", 0, 3)        \
+    X(QD_E_REFUSED, "refused", 0, 1)            \
+    X(QD_E_VERSION, "unknown_version", 1, 3)
 
 typedef enum qd_code {
 #define X(code, name, retry, exit_code) code,
