@@ -21,32 +21,32 @@
 #include "proto/live.pb-c.h"
 
 /* X(our name, protobuf-c's type, its descriptor): every message of *.proto. */
-#define QD_MSGS(X)                                                                            \
-    X(qd_name_value, Quantd__NameValue, quantd__name_value__descriptor)                       \
-    X(qd_job_lane, Quantd__Lane, quantd__lane__descriptor)                                    \
-    X(qd_source_pin, Quantd__SourcePin, quantd__source_pin__descriptor)                       \
-    X(qd_job_spec, Quantd__JobSpec, quantd__job_spec__descriptor)                             \
-    X(qd_job_error, Quantd__JobError, quantd__job_error__descriptor)                          \
-    X(qd_job_cancel, Quantd__Cancel, quantd__cancel__descriptor)                              \
-    X(qd_progress, Quantd__Progress, quantd__progress__descriptor)                            \
-    X(qd_report_summary, Quantd__ReportSummary, quantd__report_summary__descriptor)           \
-    X(qd_job_record, Quantd__JobRecord, quantd__job_record__descriptor)                       \
-    X(qd_lease, Quantd__Lease, quantd__lease__descriptor)                                     \
-    X(qd_worker_heartbeat, Quantd__WorkerHeartbeat, quantd__worker_heartbeat__descriptor)     \
-    X(qd_worker_order, Quantd__WorkerOrder, quantd__worker_order__descriptor)                 \
-    X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)                   \
-    X(qd_log_line, Quantd__LogLine, quantd__log_line__descriptor)                             \
-    X(qd_event_batch, Quantd__EventBatch, quantd__event_batch__descriptor)                    \
-    X(qd_dead_job, Quantd__DeadJob, quantd__dead_job__descriptor)                             \
-    X(qd_audit_entry, Quantd__AuditEntry, quantd__audit_entry__descriptor)                    \
-    X(qd_api_key, Quantd__ApiKey, quantd__api_key__descriptor)                                \
-    X(qd_tenant_limits, Quantd__TenantLimits, quantd__tenant_limits__descriptor)              \
-    X(qd_file_meta, Quantd__FileMeta, quantd__file_meta__descriptor)                          \
-    X(qd_child_start, Quantd__ChildStart, quantd__child_start__descriptor)                    \
-    X(qd_child_stop, Quantd__ChildStop, quantd__child_stop__descriptor)                       \
-    X(qd_child_tick, Quantd__ChildTick, quantd__child_tick__descriptor)                       \
-    X(qd_child_log, Quantd__ChildLog, quantd__child_log__descriptor)                          \
-    X(qd_child_end, Quantd__ChildEnd, quantd__child_end__descriptor)                          \
+#define QD_MSGS(X)                                                                        \
+    X(qd_name_value, Quantd__NameValue, quantd__name_value__descriptor)                   \
+    X(qd_job_lane, Quantd__Lane, quantd__lane__descriptor)                                \
+    X(qd_source_pin, Quantd__SourcePin, quantd__source_pin__descriptor)                   \
+    X(qd_job_spec, Quantd__JobSpec, quantd__job_spec__descriptor)                         \
+    X(qd_job_error, Quantd__JobError, quantd__job_error__descriptor)                      \
+    X(qd_job_cancel, Quantd__Cancel, quantd__cancel__descriptor)                          \
+    X(qd_progress, Quantd__Progress, quantd__progress__descriptor)                        \
+    X(qd_report_summary, Quantd__ReportSummary, quantd__report_summary__descriptor)       \
+    X(qd_job_record, Quantd__JobRecord, quantd__job_record__descriptor)                   \
+    X(qd_lease, Quantd__Lease, quantd__lease__descriptor)                                 \
+    X(qd_worker_heartbeat, Quantd__WorkerHeartbeat, quantd__worker_heartbeat__descriptor) \
+    X(qd_worker_order, Quantd__WorkerOrder, quantd__worker_order__descriptor)             \
+    X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)               \
+    X(qd_log_line, Quantd__LogLine, quantd__log_line__descriptor)                         \
+    X(qd_event_batch, Quantd__EventBatch, quantd__event_batch__descriptor)                \
+    X(qd_dead_job, Quantd__DeadJob, quantd__dead_job__descriptor)                         \
+    X(qd_audit_entry, Quantd__AuditEntry, quantd__audit_entry__descriptor)                \
+    X(qd_api_key, Quantd__ApiKey, quantd__api_key__descriptor)                            \
+    X(qd_tenant_limits, Quantd__TenantLimits, quantd__tenant_limits__descriptor)          \
+    X(qd_file_meta, Quantd__FileMeta, quantd__file_meta__descriptor)                      \
+    X(qd_child_start, Quantd__ChildStart, quantd__child_start__descriptor)                \
+    X(qd_child_stop, Quantd__ChildStop, quantd__child_stop__descriptor)                   \
+    X(qd_child_tick, Quantd__ChildTick, quantd__child_tick__descriptor)                   \
+    X(qd_child_log, Quantd__ChildLog, quantd__child_log__descriptor)                      \
+    X(qd_child_end, Quantd__ChildEnd, quantd__child_end__descriptor)                      \
     X(qd_child_frame, Quantd__ChildFrame, quantd__child_frame__descriptor)
 
 enum {
@@ -78,22 +78,22 @@ QD_MUST_CHECK qd_code qd_name_value_add(Quantd__NameValue ***list, size_t *n, co
 const char *qd_name_value_find(Quantd__NameValue *const *list, size_t n, const char *name);
 
 /* qd_x_decode() gives a message to be freed with qd_msg_free(); qd_x_encode() appends to *ret. */
-#define X(name, type, descriptor)                                                                                    \
-    typedef type name;                                                                                               \
-    static inline QD_MUST_CHECK qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err)       \
-    {                                                                                                                \
-        ProtobufCMessage *m = NULL;                                                                                  \
-        qd_code rc = qd_msg_decode(&descriptor, data, bytes, &m, err);                                               \
-        if (rc == QD_OK) *ret = (name *)(void *)m;                                                                   \
-        return rc;                                                                                                   \
-    }                                                                                                                \
-    static inline QD_MUST_CHECK qd_code name##_encode(const name *m, qd_buf *ret, qd_err *err)                       \
-    {                                                                                                                \
-        return qd_msg_encode(&m->base, ret, err);                                                                    \
-    }                                                                                                                \
-    static inline name *name##_new(void)                                                                             \
-    {                                                                                                                \
-        return (name *)(void *)qd_msg_new(&descriptor);                                                              \
+#define X(name, type, descriptor)                                                                              \
+    typedef type name;                                                                                         \
+    static inline QD_MUST_CHECK qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err) \
+    {                                                                                                          \
+        ProtobufCMessage *m = NULL;                                                                            \
+        qd_code rc = qd_msg_decode(&descriptor, data, bytes, &m, err);                                         \
+        if (rc == QD_OK) *ret = (name *)(void *)m;                                                             \
+        return rc;                                                                                             \
+    }                                                                                                          \
+    static inline QD_MUST_CHECK qd_code name##_encode(const name *m, qd_buf *ret, qd_err *err)                 \
+    {                                                                                                          \
+        return qd_msg_encode(&m->base, ret, err);                                                              \
+    }                                                                                                          \
+    static inline name *name##_new(void)                                                                       \
+    {                                                                                                          \
+        return (name *)(void *)qd_msg_new(&descriptor);                                                        \
     }
 QD_MSGS(X)
 #undef X

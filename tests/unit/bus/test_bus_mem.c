@@ -1,0 +1,44 @@
+/* test_bus_mem.c -- the bus in process keeps every bus's promises, and its faults are those it was asked for. */
+#include "tests/unit/bus/conformance.h"
+
+#include "base/fault.h"
+#include "bus/bus_mem.h"
+#include "proto/subject.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void sleep_virtual(void *ctx, uint64_t ms)
+{
+    qd_bus_mem *s = ctx;
+    qd_bus_mem_set_now_ms(s, qd_bus_mem_now_ms(s) + ms);
+}
+
+static int setup(void **state)
+{
+    harness *h = calloc(1, sizeof *h);
+    qd_bus_mem *s = NULL;
+    if (h == NULL || qd_bus_mem_new(1, 1000000, NULL, &s, NULL) != QD_OK) return -1;
+    qd_bus_mem_set_msgs_max(s, QD_STREAM_JOBS, CONFORMANCE_QUEUE_MAX);
+    h->ctx = s;
+    h->sleep_ms = sleep_virtual;
+    if (qd_bus_mem_client(s, "a", &h->a, NULL) != QD_OK || qd_bus_mem_client(s, "b", &h->b, NULL) != QD_OK) return -1;
+    *state = h;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    harness *h = *state;
+    qd_bus_free(h->a);
+    qd_bus_free(h->b);
+    qd_bus_mem_free(h->ctx);
+    free(h);
+    return 0;
+}
+
+int main(void)
+{
+    return _cmocka_run_group_tests("bus_mem keeps bus.h", conformance_tests, conformance_n, setup, teardown);
+}
