@@ -1,5 +1,5 @@
 # qd_module(NAME SOURCES ... DEPS ...)     one static library a folder; DEPS is its whole allowed dependency list (checked by tests/lint/deps.py).
-# qd_unit_test(NAME SOURCES ... DEPS ...)  one cmocka program a file, registered with ctest as unit.NAME under the label "unit".
+# qd_unit_test(NAME SOURCES ... [ARGS ...] DEPS ...)  one cmocka program a file, registered with ctest as unit.NAME under the label "unit".
 # qd_fuzz_target(NAME SOURCES ... DEPS ...) one parser under fuzz: with QD_FUZZ a libFuzzer program, otherwise its corpus is a unit test.
 function(qd_module name)
   cmake_parse_arguments(A "" "" "SOURCES;DEPS;PRIVATE" ${ARGN})
@@ -11,13 +11,13 @@ function(qd_module name)
 endfunction()
 
 function(qd_unit_test name)
-  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(A "" "" "SOURCES;ARGS;DEPS" ${ARGN})
   string(REPLACE "/" "_" target "test_${name}")
   add_executable(${target} ${A_SOURCES})
   target_link_libraries(${target} PRIVATE ${A_DEPS} qd_flags PkgConfig::CMOCKA)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${target} PRIVATE QD_TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}" QD_TEST_SHARED_DIR="${QD_SHARED_DIR}")
-  add_test(NAME unit.${name} COMMAND ${target})
+  add_test(NAME unit.${name} COMMAND ${target} ${A_ARGS})
   set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 300 SKIP_RETURN_CODE 77)
 endfunction()
 

@@ -4,33 +4,20 @@
 #include "proto/subject.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-enum {
-    LONG_MS = 8000, /* far more than anything takes; over at once when it is there */
-    ACK_WAIT_MS = 2000
-};
 
 void conformance_ok(qd_code rc, const qd_err *err, const char *what, int line)
 {
     if (rc != QD_OK) fail_msg("line %d: %s: %s: %s", line, what, qd_code_name(rc), err->msg);
 }
 
-#define OK(call)                                       \
-    do {                                               \
-        qd_err err = {0};                              \
-        conformance_ok((call), &err, #call, __LINE__); \
-    } while (0)
-#define FAILS(want, call)                                                                                    \
-    do {                                                                                                     \
-        qd_err err = {0};                                                                                    \
-        qd_code rc = (call);                                                                                 \
-        if (rc != (want))                                                                                    \
-            fail_msg("line %d: %s: %s, expected %s: %s", __LINE__, #call, qd_code_name(rc), #want, err.msg); \
-        assert_int_equal(err.code, want);                                                                    \
-        assert_true(err.msg[0] != '\0');                                                                     \
-    } while (0)
+qd_code conformance_publish(qd_bus *b, const char *subject, const char *text, const char *id, uint64_t expect,
+                            qd_bus_puback *ret, qd_err *err)
+{
+    qd_bus_pub p = {
+        .subject = subject, .data = text, .bytes = strlen(text), .msg_id = id, .expect_subject_seq = expect};
+    return qd_bus_publish(b, &p, ret, err);
+}
 
 static uint64_t put(qd_bus *b, const char *key, const char *value, uint64_t expect)
 {
@@ -263,33 +250,25 @@ static void markers_are_taken_away_and_nothing_else(void **state)
     (void)put(h->a, "cmp.gone", "5", QD_REV_ABSENT);
 }
 
-static qd_code publish(qd_bus *b, const char *subject, const char *text, const char *id, uint64_t expect,
-                       qd_bus_puback *ret, qd_err *err)
-{
-    qd_bus_pub p = {
-        .subject = subject, .data = text, .bytes = strlen(text), .msg_id = id, .expect_subject_seq = expect};
-    return qd_bus_publish(b, &p, ret, err);
-}
-
 static void a_message_is_stored_once_under_its_id(void **state)
 {
     harness *h = *state;
     qd_bus_puback one = {0}, two = {0};
-    OK(publish(h->a, "quant.event.id.w", "1", "id-1", QD_REV_ANY, &one, &err));
+    OK(conformance_publish(h->a, "quant.event.id.w", "1", "id-1", QD_REV_ANY, &one, &err));
     assert_false(one.duplicate);
-    OK(publish(h->b, "quant.event.id.w", "1", "id-1", QD_REV_ANY, &two, &err));
+    OK(conformance_publish(h->b, "quant.event.id.w", "1", "id-1", QD_REV_ANY, &two, &err));
     assert_true(two.duplicate);
     assert_true(one.seq == two.seq);
-    OK(publish(h->b, "quant.event.id.w", "2", "id-2", QD_REV_ANY, &two, &err));
+    OK(conformance_publish(h->b, "quant.event.id.w", "2", "id-2", QD_REV_ANY, &two, &err));
     assert_true(two.seq > one.seq && !two.duplicate);
-    FAILS(QD_E_CONFLICT, publish(h->a, "quant.event.id.w", "3", NULL, one.seq, &two, &err));
-    OK(publish(h->a, "quant.event.id.w", "3", NULL, two.seq, &two, &err));
-    FAILS(QD_E_CONFLICT, publish(h->a, "quant.event.id.w", "4", NULL, 0, &two, &err));
-    OK(publish(h->a, "quant.event.id.other", "4", NULL, 0, &two, &err));
-    FAILS(QD_E_REFUSED, publish(h->a, "quant.nowhere", "x", NULL, QD_REV_ANY, &two, &err));
-    FAILS(QD_E_INPUT, publish(h->a, "quant.event.*.w", "x", NULL, QD_REV_ANY, &two, &err));
-    FAILS(QD_E_INPUT, publish(h->a, "quant.event.a b.w", "x", NULL, QD_REV_ANY, &two, &err));
-    FAILS(QD_E_INPUT, publish(h->a, "quant.event.a.w", "x", "a\r\nb", QD_REV_ANY, &two, &err));
+    FAILS(QD_E_CONFLICT, conformance_publish(h->a, "quant.event.id.w", "3", NULL, one.seq, &two, &err));
+    OK(conformance_publish(h->a, "quant.event.id.w", "3", NULL, two.seq, &two, &err));
+    FAILS(QD_E_CONFLICT, conformance_publish(h->a, "quant.event.id.w", "4", NULL, 0, &two, &err));
+    OK(conformance_publish(h->a, "quant.event.id.other", "4", NULL, 0, &two, &err));
+    FAILS(QD_E_REFUSED, conformance_publish(h->a, "quant.nowhere", "x", NULL, QD_REV_ANY, &two, &err));
+    FAILS(QD_E_INPUT, conformance_publish(h->a, "quant.event.*.w", "x", NULL, QD_REV_ANY, &two, &err));
+    FAILS(QD_E_INPUT, conformance_publish(h->a, "quant.event.a b.w", "x", NULL, QD_REV_ANY, &two, &err));
+    FAILS(QD_E_INPUT, conformance_publish(h->a, "quant.event.a.w", "x", "a\r\nb", QD_REV_ANY, &two, &err));
 }
 
 static void a_feed_tells_a_stream_from_a_sequence_on_with_headers(void **state)
@@ -309,7 +288,7 @@ static void a_feed_tells_a_stream_from_a_sequence_on_with_headers(void **state)
                         .n_headers = 2,
                         .bulk = i == 1};
         OK(qd_bus_publish(h->a, &p, &ack[i], &err));
-        OK(publish(h->a, "quant.event.not.w", "x", NULL, QD_REV_ANY, &ack[3], &err));
+        OK(conformance_publish(h->a, "quant.event.not.w", "x", NULL, QD_REV_ANY, &ack[3], &err));
     }
     qd_bus_feed_spec spec = {
         .stream = QD_STREAM_EVENTS, .filter = "quant.event.fed.*", .start = QD_FEED_FROM_SEQ, .from_seq = ack[1].seq};
@@ -324,7 +303,7 @@ static void a_feed_tells_a_stream_from_a_sequence_on_with_headers(void **state)
     assert_int_equal(next(h->b, f, &m), QD_FEED_MSG);
     assert_true(m.seq == ack[2].seq);
     assert_int_equal(next(h->b, f, &m), QD_FEED_SYNCED);
-    OK(publish(h->a, "quant.event.fed.v", "d", NULL, QD_REV_ANY, &ack[3], &err));
+    OK(conformance_publish(h->a, "quant.event.fed.v", "d", NULL, QD_REV_ANY, &ack[3], &err));
     assert_int_equal(next(h->b, f, &m), QD_FEED_MSG);
     assert_string_equal((const char *)m.data, "d");
     assert_int_equal(m.n_headers, 0);
@@ -335,254 +314,6 @@ static void a_feed_tells_a_stream_from_a_sequence_on_with_headers(void **state)
     assert_int_equal(next(h->b, f, &m), QD_FEED_SYNCED);
     qd_bus_feed_close(h->b, f);
     qd_bus_msg_done(&m);
-}
-
-typedef struct lane_of_test {
-    char durable[QD_SUBJECT_BYTES], filter[QD_SUBJECT_BYTES], job[QD_SUBJECT_BYTES];
-    qd_bus_pull_spec spec;
-} lane_of_test;
-
-static void lane_named(const char *name, lane_of_test *ret)
-{
-    qd_lane lane = {.device_class = "cpu"};
-    (void)snprintf(lane.numerics_id, sizeof lane.numerics_id, "%s", name);
-    OK(qd_subject_lane(&lane, ret->filter, ret->durable, &err));
-    OK(qd_subject_job(&lane, "j1", ret->job, &err));
-    ret->spec = (qd_bus_pull_spec){
-        .stream = QD_STREAM_JOBS, .durable = ret->durable, .filter = ret->filter, .ack_wait_ms = ACK_WAIT_MS};
-}
-
-static qd_bus_pull *pull(qd_bus *b, const lane_of_test *l)
-{
-    qd_bus_pull *p = NULL;
-    OK(qd_bus_pull_open(b, &l->spec, &p, &err));
-    return p;
-}
-
-static bool fetch(qd_bus *b, qd_bus_pull *p, uint64_t wait_ms, qd_bus_msg *ret)
-{
-    bool got = false;
-    qd_bus_msg_done(ret);
-    OK(qd_bus_pull_fetch(b, p, wait_ms, ret, &got, &err));
-    return got;
-}
-
-static void queue(qd_bus *b, const char *subject, const char *text)
-{
-    qd_bus_puback ack = {0};
-    OK(publish(b, subject, text, NULL, QD_REV_ANY, &ack, &err));
-}
-
-static void a_job_is_handed_out_once_and_gone_when_acknowledged(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg m = {0}, none = {0};
-    lane_named("once", &l);
-    qd_bus_pull *p = pull(h->a, &l), *q = pull(h->b, &l);
-    assert_false(fetch(h->a, p, 0, &m));
-    assert_false(fetch(h->a, p, 50, &m));
-    queue(h->b, l.job, "j1");
-    assert_true(fetch(h->a, p, LONG_MS, &m));
-    assert_string_equal((const char *)m.data, "j1");
-    assert_string_equal(m.subject, l.job);
-    assert_int_equal(m.delivered, 1);
-    assert_true(m.seq > 0 && m.time_ms > 0);
-    assert_false(fetch(h->b, q, 100, &none));
-    OK(qd_bus_pull_ack(h->a, &m, &err));
-    OK(qd_bus_pull_ack(h->a, &m, &err));
-    assert_false(fetch(h->b, q, ACK_WAIT_MS + 500, &none));
-    queue(h->a, l.job, "j1 again"); /* its subject is free */
-    assert_true(fetch(h->b, q, LONG_MS, &m));
-    OK(qd_bus_pull_ack(h->b, &m, &err));
-    qd_bus_msg_done(&m);
-    qd_bus_pull_close(h->a, p);
-    qd_bus_pull_close(h->b, q);
-}
-
-static void what_is_not_acknowledged_comes_again_and_a_stale_ack_counts(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg first = {0}, second = {0}, none = {0};
-    lane_named("again", &l);
-    l.spec.ack_wait_ms = 500;
-    qd_bus_pull *p = pull(h->a, &l), *q = pull(h->b, &l);
-    queue(h->a, l.job, "j1");
-    assert_true(fetch(h->a, p, LONG_MS, &first));
-    assert_true(fetch(h->b, q, LONG_MS, &second));
-    assert_true(second.seq == first.seq);
-    assert_int_equal(second.delivered, 2);
-    OK(qd_bus_pull_ack(h->a, &first, &err)); /* by him who has lost it: JetStream has no fence */
-    assert_false(fetch(h->b, q, 1500, &none));
-    OK(qd_bus_pull_ack(h->b, &second, &err));
-    qd_bus_msg_done(&first);
-    qd_bus_msg_done(&second);
-    qd_bus_pull_close(h->a, p);
-    qd_bus_pull_close(h->b, q);
-}
-
-static void a_nak_brings_it_back_and_a_term_does_not(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg m = {0}, none = {0};
-    lane_named("nak", &l);
-    l.spec.ack_wait_ms = 60000;
-    qd_bus_pull *p = pull(h->a, &l), *q = pull(h->b, &l);
-    queue(h->a, l.job, "j1");
-    assert_true(fetch(h->a, p, LONG_MS, &m));
-    OK(qd_bus_pull_nak(h->a, &m, 0, &err));
-    assert_true(fetch(h->b, q, LONG_MS, &m));
-    assert_int_equal(m.delivered, 2);
-    OK(qd_bus_pull_nak(h->b, &m, 1500, &err));
-    assert_false(fetch(h->a, p, 200, &none));
-    assert_true(fetch(h->a, p, LONG_MS, &m));
-    assert_int_equal(m.delivered, 3);
-    OK(qd_bus_pull_term(h->a, &m, &err));
-    assert_false(fetch(h->b, q, 300, &none));
-    queue(h->a, l.job, "another"); /* its subject is free */
-    assert_true(fetch(h->b, q, LONG_MS, &m));
-    OK(qd_bus_pull_ack(h->b, &m, &err));
-    qd_bus_msg_done(&m);
-    qd_bus_pull_close(h->a, p);
-    qd_bus_pull_close(h->b, q);
-}
-
-static void progress_keeps_it_from_coming_again(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg m = {0}, none = {0};
-    lane_named("progress", &l);
-    qd_bus_pull *p = pull(h->a, &l), *q = pull(h->b, &l);
-    queue(h->a, l.job, "j1");
-    assert_true(fetch(h->a, p, LONG_MS, &m));
-    for (int i = 0; i < 12; i++) {
-        OK(qd_bus_pull_progress(h->a, &m, &err));
-        assert_false(fetch(h->b, q, ACK_WAIT_MS / 8, &none));
-    }
-    assert_true(fetch(h->b, q, LONG_MS, &m));
-    OK(qd_bus_pull_ack(h->b, &m, &err));
-    qd_bus_msg_done(&m);
-    qd_bus_pull_close(h->a, p);
-    qd_bus_pull_close(h->b, q);
-}
-
-static void a_purged_job_is_never_handed_out(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg m = {0};
-    uint64_t n = 0;
-    char other[QD_SUBJECT_BYTES + 4];
-    lane_named("purge", &l);
-    (void)snprintf(other, sizeof other, "%s-2", l.job);
-    qd_bus_pull *p = pull(h->a, &l);
-    queue(h->a, l.job, "j1");
-    queue(h->a, other, "j2");
-    OK(qd_bus_purge(h->b, QD_STREAM_JOBS, l.job, QD_REV_ANY, &n, &err));
-    assert_int_equal(n, 1);
-    OK(qd_bus_purge(h->b, QD_STREAM_JOBS, l.job, QD_REV_ANY, &n, &err));
-    assert_int_equal(n, 0);
-    assert_true(fetch(h->a, p, LONG_MS, &m));
-    assert_string_equal((const char *)m.data, "j2");
-    OK(qd_bus_pull_ack(h->a, &m, &err));
-    assert_false(fetch(h->a, p, 50, &m));
-    FAILS(QD_E_NOT_FOUND, qd_bus_purge(h->b, "NO_STREAM", l.job, QD_REV_ANY, &n, &err));
-    qd_bus_msg_done(&m);
-    qd_bus_pull_close(h->a, p);
-}
-
-static void a_purge_stops_at_its_sequence(void **state)
-{
-    harness *h = *state;
-    qd_bus_puback ack[3] = {{0}};
-    uint64_t n = 0;
-    for (int i = 0; i < 3; i++) OK(publish(h->a, "quant.event.upto.w", "x", NULL, QD_REV_ANY, &ack[i], &err));
-    OK(qd_bus_purge(h->a, QD_STREAM_EVENTS, "quant.event.upto.w", ack[1].seq, &n, &err));
-    assert_int_equal(n, 2);
-    OK(qd_bus_purge(h->a, QD_STREAM_EVENTS, "quant.event.upto.w", QD_REV_ANY, &n, &err));
-    assert_int_equal(n, 1);
-}
-
-static void a_job_is_queued_once_and_a_full_queue_says_so(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_puback ack = {0};
-    qd_bus_stream_state s = {0};
-    uint64_t n = 0;
-    char subject[QD_SUBJECT_BYTES + 16];
-    lane_named("full", &l);
-    queue(h->a, l.job, "j1");
-    FAILS(QD_E_CONFLICT, publish(h->b, l.job, "j1", NULL, QD_REV_ANY, &ack, &err));
-    OK(qd_bus_stream(h->a, QD_STREAM_JOBS, &s, &err));
-    int room = CONFORMANCE_QUEUE_MAX - (int)s.msgs;
-    assert_true(room > 0 && s.bytes > 0 && s.last_seq >= s.first_seq);
-    for (int i = 0; i < room; i++) {
-        (void)snprintf(subject, sizeof subject, "%s-%d", l.job, i);
-        queue(h->a, subject, "x");
-    }
-    FAILS(QD_E_FULL, publish(h->b, "quant.job.cpu.full.0.more", "x", NULL, QD_REV_ANY, &ack, &err));
-    OK(qd_bus_purge(h->a, QD_STREAM_JOBS, l.job, QD_REV_ANY, &n, &err));
-    OK(publish(h->b, "quant.job.cpu.full.0.more", "x", NULL, QD_REV_ANY, &ack, &err));
-    OK(qd_bus_purge(h->a, QD_STREAM_JOBS, "quant.job.cpu.full.0.more", QD_REV_ANY, &n, &err));
-    for (int i = 0; i < room; i++) {
-        (void)snprintf(subject, sizeof subject, "%s-%d", l.job, i);
-        OK(qd_bus_purge(h->a, QD_STREAM_JOBS, subject, QD_REV_ANY, &n, &err));
-    }
-    qd_bus_stream_state now = {0};
-    OK(qd_bus_stream(h->a, QD_STREAM_JOBS, &now, &err));
-    assert_true(now.msgs == s.msgs - 1);
-    FAILS(QD_E_NOT_FOUND, qd_bus_stream(h->a, "NO_STREAM", &now, &err));
-}
-
-static void a_lane_has_one_consumer_with_one_set_up(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_pull *p = NULL;
-    lane_named("setup", &l);
-    qd_bus_pull *first = pull(h->a, &l);
-    qd_bus_pull_spec other = l.spec;
-    other.ack_wait_ms = ACK_WAIT_MS * 2;
-    FAILS(QD_E_REFUSED, qd_bus_pull_open(h->b, &other, &p, &err));
-    other = l.spec;
-    other.filter = "quant.job.cpu.setup.9.*";
-    FAILS(QD_E_REFUSED, qd_bus_pull_open(h->b, &other, &p, &err));
-    other = l.spec;
-    other.durable = "second";
-    FAILS(QD_E_REFUSED, qd_bus_pull_open(h->b, &other, &p, &err));
-    other.stream = "NO_STREAM";
-    FAILS(QD_E_NOT_FOUND, qd_bus_pull_open(h->b, &other, &p, &err));
-    assert_null(p);
-    qd_bus_pull_close(h->a, first);
-}
-
-static void a_lane_holds_back_what_is_above_its_limit(void **state)
-{
-    harness *h = *state;
-    lane_of_test l;
-    qd_bus_msg one = {0}, two = {0};
-    char other[QD_SUBJECT_BYTES + 4];
-    lane_named("limit", &l);
-    l.spec.ack_pending_max = 1;
-    l.spec.ack_wait_ms = 60000;
-    (void)snprintf(other, sizeof other, "%s-2", l.job);
-    qd_bus_pull *p = pull(h->a, &l), *q = pull(h->b, &l);
-    queue(h->a, l.job, "j1");
-    queue(h->a, other, "j2");
-    assert_true(fetch(h->a, p, LONG_MS, &one));
-    assert_false(fetch(h->b, q, 200, &two));
-    OK(qd_bus_pull_ack(h->a, &one, &err));
-    assert_true(fetch(h->b, q, LONG_MS, &two));
-    assert_string_equal((const char *)two.data, "j2");
-    OK(qd_bus_pull_ack(h->b, &two, &err));
-    qd_bus_msg_done(&one);
-    qd_bus_msg_done(&two);
-    qd_bus_pull_close(h->a, p);
-    qd_bus_pull_close(h->b, q);
 }
 
 static void times_are_the_servers_and_tell_an_age(void **state)
@@ -615,7 +346,7 @@ static void a_client_knows_that_it_is_connected(void **state)
     qd_bus_pull_close(h->a, NULL);
 }
 
-const struct CMUnitTest conformance_tests[] = {
+const struct CMUnitTest conformance_kv[] = {
     cmocka_unit_test(a_key_is_created_once_and_changed_by_its_revision),
     cmocka_unit_test(values_are_any_bytes),
     cmocka_unit_test(a_deleted_key_is_absent_and_can_be_made_anew),
@@ -627,16 +358,29 @@ const struct CMUnitTest conformance_tests[] = {
     cmocka_unit_test(markers_are_taken_away_and_nothing_else),
     cmocka_unit_test(a_message_is_stored_once_under_its_id),
     cmocka_unit_test(a_feed_tells_a_stream_from_a_sequence_on_with_headers),
-    cmocka_unit_test(a_job_is_handed_out_once_and_gone_when_acknowledged),
-    cmocka_unit_test(what_is_not_acknowledged_comes_again_and_a_stale_ack_counts),
-    cmocka_unit_test(a_nak_brings_it_back_and_a_term_does_not),
-    cmocka_unit_test(progress_keeps_it_from_coming_again),
-    cmocka_unit_test(a_purged_job_is_never_handed_out),
-    cmocka_unit_test(a_purge_stops_at_its_sequence),
-    cmocka_unit_test(a_job_is_queued_once_and_a_full_queue_says_so),
-    cmocka_unit_test(a_lane_has_one_consumer_with_one_set_up),
-    cmocka_unit_test(a_lane_holds_back_what_is_above_its_limit),
     cmocka_unit_test(times_are_the_servers_and_tell_an_age),
     cmocka_unit_test(a_client_knows_that_it_is_connected),
 };
-const size_t conformance_n = sizeof conformance_tests / sizeof conformance_tests[0];
+const size_t conformance_kv_n = sizeof conformance_kv / sizeof conformance_kv[0];
+
+static int run(const char *group, const struct CMUnitTest *tests, size_t n, CMFixtureFunction setup,
+               CMFixtureFunction teardown)
+{
+    struct CMUnitTest copy[32];
+    if (n > sizeof copy / sizeof copy[0]) return 1;
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = tests[i];
+        copy[i].setup_func = setup;
+        copy[i].teardown_func = teardown;
+    }
+    return _cmocka_run_group_tests(group, copy, n, NULL, NULL);
+}
+
+int conformance_run(const char *bus, CMFixtureFunction setup, CMFixtureFunction teardown)
+{
+    char kv[64], queue[64];
+    (void)snprintf(kv, sizeof kv, "%s: keys and feeds", bus);
+    (void)snprintf(queue, sizeof queue, "%s: lanes", bus);
+    return run(kv, conformance_kv, conformance_kv_n, setup, teardown) +
+           run(queue, conformance_queue, conformance_queue_n, setup, teardown);
+}

@@ -40,5 +40,5 @@ static int teardown(void **state)
 
 int main(void)
 {
-    return _cmocka_run_group_tests("bus_mem keeps bus.h", conformance_tests, conformance_n, setup, teardown);
+    return conformance_run("bus_mem", setup, teardown);
 }
