@@ -1,13 +1,10 @@
-/* test_bus_mem.c -- the bus in process keeps every bus's promises, and its faults are those it was asked for. */
+/* test_bus_mem.c -- the bus in process keeps every bus's promises. */
 #include "tests/unit/bus/conformance.h"
 
-#include "base/fault.h"
 #include "bus/bus_mem.h"
 #include "proto/subject.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 static void sleep_virtual(void *ctx, uint64_t ms)
 {
