@@ -7,6 +7,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
+import bus_corpus  # pylint: disable=wrong-import-position
 import gg  # pylint: disable=wrong-import-position
 
 
@@ -197,7 +198,8 @@ def gguf():
 
 def main():
     root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus"
-    for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf())):
+    for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf()),
+                           ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name, data in inputs:
             (root / folder / name).write_bytes(data)
