@@ -64,10 +64,9 @@ static uint64_t hash_of(const char *s)
     return h == 0 ? 1 : h;
 }
 
-/* The place of hash in the table, or the free one where it belongs; NULL only for an empty table. */
+/* The place of hash in the table (which is there), or the free one where it belongs. */
 static qd_mem_last *last_slot(const qd_mem_stream *t, uint64_t hash)
 {
-    if (t->cap_last == 0) return NULL;
     size_t i = (size_t)hash & (t->cap_last - 1);
     while (t->last[i].hash != 0 && t->last[i].hash != hash) i = (i + 1) & (t->cap_last - 1);
     return &t->last[i];
@@ -107,8 +106,7 @@ qd_mem_msg *qd_mem_at(const qd_mem_stream *t, uint64_t seq)
 
 qd_mem_msg *qd_mem_last_of(const qd_mem_stream *t, const char *subject)
 {
-    const qd_mem_last *l = last_slot(t, hash_of(subject));
-    return l == NULL || l->seq == 0 ? NULL : qd_mem_at(t, l->seq);
+    return t->cap_last == 0 ? NULL : qd_mem_at(t, last_slot(t, hash_of(subject))->seq);
 }
 
 void qd_mem_remove(qd_mem_store *s, qd_mem_stream *t, uint64_t seq)

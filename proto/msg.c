@@ -106,6 +106,25 @@ ProtobufCMessage *qd_msg_new(const ProtobufCMessageDescriptor *d)
     return m;
 }
 
+#define X(name, type, descriptor)                                                  \
+    qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err) \
+    {                                                                              \
+        ProtobufCMessage *m = NULL;                                                \
+        qd_code rc = qd_msg_decode(&descriptor, data, bytes, &m, err);             \
+        if (rc == QD_OK) *ret = (name *)(void *)m;                                 \
+        return rc;                                                                 \
+    }                                                                              \
+    qd_code name##_encode(const name *m, qd_buf *ret, qd_err *err)                 \
+    {                                                                              \
+        return qd_msg_encode(&m->base, ret, err);                                  \
+    }                                                                              \
+    name *name##_new(void)                                                         \
+    {                                                                              \
+        return (name *)(void *)qd_msg_new(&descriptor);                            \
+    }
+QD_MSGS(X)
+#undef X
+
 void qd_msg_free(void *m)
 {
     ProtobufCAllocator a = {.alloc = pb_alloc, .free = pb_free};

@@ -78,23 +78,11 @@ QD_MUST_CHECK qd_code qd_name_value_add(Quantd__NameValue ***list, size_t *n, co
 const char *qd_name_value_find(Quantd__NameValue *const *list, size_t n, const char *name);
 
 /* qd_x_decode() gives a message to be freed with qd_msg_free(); qd_x_encode() appends to *ret. */
-#define X(name, type, descriptor)                                                                              \
-    typedef type name;                                                                                         \
-    static inline QD_MUST_CHECK qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err) \
-    {                                                                                                          \
-        ProtobufCMessage *m = NULL;                                                                            \
-        qd_code rc = qd_msg_decode(&descriptor, data, bytes, &m, err);                                         \
-        if (rc == QD_OK) *ret = (name *)(void *)m;                                                             \
-        return rc;                                                                                             \
-    }                                                                                                          \
-    static inline QD_MUST_CHECK qd_code name##_encode(const name *m, qd_buf *ret, qd_err *err)                 \
-    {                                                                                                          \
-        return qd_msg_encode(&m->base, ret, err);                                                              \
-    }                                                                                                          \
-    static inline name *name##_new(void)                                                                       \
-    {                                                                                                          \
-        return (name *)(void *)qd_msg_new(&descriptor);                                                        \
-    }
+#define X(name, type, descriptor)                                                                 \
+    typedef type name;                                                                            \
+    QD_MUST_CHECK qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err); \
+    QD_MUST_CHECK qd_code name##_encode(const name *m, qd_buf *ret, qd_err *err);                 \
+    name *name##_new(void);
 QD_MSGS(X)
 #undef X
 
