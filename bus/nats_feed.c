@@ -23,7 +23,7 @@ enum {
     EXPIRES_MS = 30000,  /* of a request */
     INACTIVE_MS = 60000, /* the server drops a consumer that nobody asks */
     MAILBOX_SPARE = 64,  /* statuses and heartbeats beside a batch */
-    SKIP_MAX = 65536     /* foreign messages in a row */
+    STARTS_MAX = 3       /* in one call that is not to wait */
 };
 
 struct qd_bus_feed {
@@ -318,7 +318,7 @@ qd_code qd_nats_feed_next(qd_bus *b, qd_bus_feed *f, uint64_t wait_ms, qd_bus_fe
         } else if (rc != QD_OK) {
             if (err != NULL) *err = why;
             return rc;
-        } else if (left_ms == 0 && (i > SKIP_MAX || f->running)) {
+        } else if (left_ms == 0 && (f->running || i >= STARTS_MAX)) {
             *ret_event = QD_FEED_NONE;
             return QD_OK;
         }

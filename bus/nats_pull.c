@@ -159,8 +159,10 @@ static qd_code take(qd_nats *n, qd_bus_pull *p, const char *reply, uint64_t dead
         qd_ack_subject ack;
         qd_code rc = *ret_what == PULLED_JOB ? qd_nats_msg(n, msg, true, &ack, ret, err) : QD_OK;
         natsMsg_Destroy(msg);
-        if (rc == QD_E_INPUT) continue; /* foreign: counted, dropped */
-        if (rc != QD_OK || *ret_what != PULLED_OTHER) return rc;
+        bool go_on = rc == QD_E_INPUT || (rc == QD_OK && *ret_what == PULLED_OTHER); /* foreign: counted, dropped */
+        if (!go_on) return rc;
+        *ret_what = PULLED_AWAY;
+        if (qd_mono_ns() >= deadline_ns) return QD_OK;
     }
 }
 

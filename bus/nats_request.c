@@ -61,11 +61,25 @@ qd_code qd_nats_ask(qd_nats *n, qd_nats_link *l, natsMsg *msg, const char *what,
     return qd_nats_fail(err, s, what);
 }
 
+/* Not json_dumps(): jansson 2.14 overlooks a failed allocation in the midst of it and gives what came after. */
+static char *dump(const json_t *o)
+{
+    size_t n = json_dumpb(o, NULL, 0, JSON_COMPACT);
+    char *text = n == 0 ? NULL : qd_malloc(n + 1);
+    if (text == NULL) return NULL;
+    if (json_dumpb(o, text, n, JSON_COMPACT) != n) {
+        qd_free(text);
+        return NULL;
+    }
+    text[n] = '\0';
+    return text;
+}
+
 qd_code qd_nats_api(qd_nats *n, const char *subject, json_t *body, json_t **ret_json, qd_err *err)
 {
     char full[1024];
     natsMsg *msg = NULL, *reply = NULL;
-    char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+    char *text = body == NULL ? NULL : dump(body);
     qd_code rc = QD_OK;
     int len = snprintf(full, sizeof full, "$JS.API.%s", subject);
     if ((body != NULL && text == NULL) || len >= (int)sizeof full) {

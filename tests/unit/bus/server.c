@@ -53,6 +53,16 @@ bool test_server_init(test_server *s, const char *program)
     return system(command) == 0;
 }
 
+bool test_server_add(const test_server *s, const char *settings)
+{
+    char conf[96];
+    (void)snprintf(conf, sizeof conf, "%s/conf", s->dir);
+    FILE *f = fopen(conf, "a");
+    if (f == NULL) return false;
+    bool ok = fputs(settings, f) >= 0;
+    return fclose(f) == 0 && ok;
+}
+
 static bool takes_connections(int port)
 {
     struct sockaddr_in a = address(port);

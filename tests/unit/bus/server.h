@@ -14,6 +14,8 @@ typedef struct test_server {
 
 /* Makes directory and settings (deploy/nats-conf.sh); does not start. */
 bool test_server_init(test_server *s, const char *program);
+/* Appends settings, before the start. */
+bool test_server_add(const test_server *s, const char *settings);
 bool test_server_start(test_server *s); /* waits until it takes connections */
 void test_server_kill(test_server *s);  /* SIGKILL */
 void test_server_done(test_server *s);  /* ends it and removes its directory */
