@@ -6,6 +6,10 @@
 #include <math.h>
 #include <string.h>
 
+enum {
+    FIELD_NUMBER_MAX = (1 << 29) - 1
+};
+
 static qd_code bad(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f, qd_err *err, const char *why)
 {
     return qd_fail(err, QD_E_INPUT, "%s.%s: %s", m->descriptor->short_name, f->name, why);
@@ -131,6 +135,11 @@ qd_code qd_msg_check(const ProtobufCMessage *m, qd_err *err)
     if (rules == NULL) return qd_fail(err, QD_E_INTERNAL, "%s has no rules", d->short_name);
     size_t next = 0;
     qd_code rc = QD_OK;
+    for (unsigned i = 0; i < m->n_unknown_fields;
+         i++) /* kept and written again: what cannot be read back must not be */
+        if (m->unknown_fields[i].tag == 0 || m->unknown_fields[i].tag > FIELD_NUMBER_MAX)
+            return qd_fail(err, QD_E_INPUT, "%s: a field of number %u", d->short_name,
+                           (unsigned)m->unknown_fields[i].tag);
     for (unsigned i = 0; i < d->n_fields && rc == QD_OK; i++) {
         const ProtobufCFieldDescriptor *f = &d->fields[i];
         const qd_rule *r = next < rules->n && rules->rules[next].offset == f->offset ? &rules->rules[next++] : NULL;

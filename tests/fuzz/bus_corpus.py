@@ -51,6 +51,7 @@ def messages():
     yield "many_empty_lines", b"\x0e" + proto((1, 1), (2, "j"), (3, "w")) + b"\x32\x00" * 20000
     yield "varint_too_long", b"\x08\x08" + b"\xff" * 11
     yield "length_past_end", b"\x08\x12\xff\xff\xff\xff\x0f"
+    yield "field_number_0", b"\x0e" + proto((1, 1), (2, "j"), (3, "w")) + b"\x85\0\x32\0\x32\0"
     yield "group_wire_type", b"\x08\x0b\x0c"
     for i, text in enumerate(("quant.job.cpu.any.3.j-1", "quant.event.j.w", "job.x", "name.t.a=2Eb", "name.t.=41", "quant.job.a..3.j")):
         yield f"subject_{i}", b"\0" + text.encode()

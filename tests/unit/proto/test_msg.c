@@ -262,6 +262,23 @@ static void bytes_that_are_no_message_are_refused(void **state)
     qd_buf_done(&b);
 }
 
+static void a_field_of_number_0_is_refused(void **state)
+{
+    (void)state;
+    qd_job_record *r = record(), *back = NULL;
+    qd_buf b = {0};
+    qd_err err = {0};
+    encode(r, &b);
+    qd_buf_add(&b,
+               "\x85\x00"
+               "abcd",
+               6); /* in two bytes, which protobuf-c takes, and would write in one, which it does not */
+    assert_int_equal(qd_job_record_decode(b.data, b.len, &back, &err), QD_E_INPUT);
+    assert_string_equal(err.msg, "JobRecord: a field of number 0");
+    qd_msg_free(r);
+    qd_buf_done(&b);
+}
+
 static void a_message_above_the_limit_is_not_written(void **state)
 {
     (void)state;
@@ -392,6 +409,7 @@ int main(void)
         cmocka_unit_test(a_bad_field_is_named),
         cmocka_unit_test(allowed_texts_pass),
         cmocka_unit_test(bytes_that_are_no_message_are_refused),
+        cmocka_unit_test(a_field_of_number_0_is_refused),
         cmocka_unit_test(a_message_above_the_limit_is_not_written),
         cmocka_unit_test(only_the_frames_own_kind_is_looked_at),
         cmocka_unit_test(every_text_and_list_of_every_message_has_a_rule),
