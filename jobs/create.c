@@ -1,0 +1,98 @@
+/* create.c -- a job comes to be: limits, name, record. */
+#include "jobs/inside.h"
+
+#include <string.h>
+
+static qd_code check_limits(qd_jobs *j, const char *tenant, qd_err *err)
+{
+    qd_bus_stream_state q = {0};
+    const qd_stream_def *def = qd_stream_def_find(QD_STREAM_JOBS);
+    if (!j->view.synced) { /* a one-shot program knows no counts, but it can ask whether the queue is full */
+        qd_code rc = qd_bus_stream(j->bus, QD_STREAM_JOBS, &q, err);
+        if (rc == QD_OK && def->msgs_max != 0 && q.msgs >= def->msgs_max)
+            rc = qd_fail(err, QD_E_FULL, "the work queue is full: %llu jobs", (unsigned long long)q.msgs);
+        return rc;
+    }
+    if (j->queue_full_until_ms > qd_jobs_mono_ms(j)) return qd_fail(err, QD_E_FULL, "the work queue is full");
+    qd_tenant *t = qd_view_tenant(&j->view, tenant);
+    if (t == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for tenant %s", tenant);
+    qd_tenant_refresh(j, t);
+    size_t waiting = t->in[QD_JOB_PENDING] + t->in[QD_JOB_QUEUING], all = 0;
+    for (size_t i = 0; i < QD_JOB_STATES; i++) all += t->in[i];
+    if (t->queued_max != 0 && waiting >= t->queued_max)
+        return qd_fail(err, QD_E_FULL, "tenant %s has %zu jobs waiting, at most %u", tenant, waiting, t->queued_max);
+    if (t->recorded_max != 0 && all >= t->recorded_max)
+        return qd_fail(err, QD_E_FULL, "tenant %s has %zu jobs on record, at most %u", tenant, all, t->recorded_max);
+    return QD_OK;
+}
+
+/* Writes the first record. *ret_was_there: an earlier call did. */
+static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    for (int i = 0; i < QD_JOBS_TRIES; i++) {
+        qd_job_record *found = NULL;
+        rc = qd_record_put(j, rec, QD_REV_ABSENT, NULL, err);
+        if (rc != QD_E_CONFLICT && rc != QD_E_AWAY) return rc;
+        rc = qd_jobs_get(j, rec->id, &found, NULL, err);
+        if (rc == QD_OK && strcmp(found->spec->tenant, rec->spec->tenant) != 0)
+            rc = qd_fail(err, QD_E_CONFLICT, "job %s is another tenant's", rec->id);
+        *ret_was_there = rc == QD_OK;
+        qd_msg_free(found);
+        if (rc != QD_E_NOT_FOUND && rc != QD_E_AWAY) return rc;
+    }
+    return rc == QD_E_NOT_FOUND ? qd_fail(err, QD_E_AWAY, "job %s: no answer", rec->id) : rc;
+}
+
+static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
+{
+    const qd_job_spec *spec = rec->spec;
+    char holder[QD_ID_BYTES] = "";
+    bool was_there = false;
+    uint64_t name_rev = 0, begun_ms = qd_jobs_mono_ms(j);
+    qd_code rc = qd_msg_check(&rec->base, err);
+    if (rc == QD_OK) rc = check_limits(j, spec->tenant, err);
+    if (rc == QD_E_FULL) { /* but not for a job that is in already */
+        qd_job_record *found = NULL;
+        qd_code seen = qd_jobs_get(j, rec->id, &found, NULL, NULL);
+        bool ours = seen == QD_OK && strcmp(found->spec->tenant, spec->tenant) == 0;
+        qd_msg_free(found);
+        return ours ? QD_OK : seen == QD_E_AWAY ? qd_fail(err, QD_E_AWAY, "job %s: no answer", rec->id) : rc;
+    }
+    if (rc == QD_OK && unique) rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
+    if (rc != QD_OK) return rc;
+    rc = put_first(j, rec, &was_there, err);
+    if (rc != QD_OK && rc != QD_E_AWAY && unique && !j->opts.bugs.leave_names)
+        (void)!qd_name_drop(j, spec->tenant, spec->name, rec->id, NULL); /* the sweep would, later */
+    if (rc != QD_OK || !unique || was_there) return rc;
+    /* Stalled for long between name and record, the name may have been taken for a leak and given to another. */
+    if (qd_jobs_mono_ms(j) - begun_ms < j->opts.leak_ms / 2) return QD_OK;
+    rc = qd_jobs_by_name(j, spec->tenant, spec->name, holder, err);
+    if (rc == QD_E_NOT_FOUND) rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
+    if (rc == QD_E_CONFLICT || (rc == QD_OK && holder[0] != '\0' && strcmp(holder, rec->id) != 0)) {
+        (void)!qd_jobs_cancel(j, rec->id, "its name was given to another job", NULL, &(qd_job_state){0}, NULL);
+        return qd_fail(err, QD_E_CONFLICT, "the name %.80s was given to another job meanwhile", spec->name);
+    }
+    return rc;
+}
+
+qd_code qd_jobs_create(qd_jobs *j, const char *id, const qd_job_spec *spec, bool unique, const qd_jobs_caller *by,
+                       qd_err *err)
+{
+    qd_job_record *rec = qd_job_record_new();
+    qd_code rc =
+        rec == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for job %.64s", id) : qd_text_set(&rec->id, id, err);
+    if (rc == QD_OK) {
+        ProtobufCMessage *copy = NULL;
+        rc = qd_msg_copy(&spec->base, &copy, err);
+        if (rc == QD_OK) rec->spec = (qd_job_spec *)(void *)copy;
+    }
+    if (rc == QD_OK) {
+        rec->state = QD_JOB_PENDING;
+        rec->created_ms = qd_jobs_unix_ms(j);
+        rc = create(j, rec, unique, err);
+        qd_jobs_audit(j, spec->tenant, by, "job.create", id, rc);
+    }
+    qd_msg_free(rec);
+    return rc;
+}

@@ -1,0 +1,99 @@
+/* sweep.c -- jobs that stand still: lost messages, cancels of dead workers, and what is past retention. */
+#include "jobs/sweep.h"
+
+#include "base/mem.h"
+#include "jobs/inside.h"
+#include "jobs/sweep_inside.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    REPAIR_MAX = 1000 /* jobs a call */
+};
+
+/* A queued or running job whose record has not changed for two leases: its message may be gone (an acknowledgement of a
+ * holder that had lost the job). The stream keeps one a subject, so where it is not gone this changes nothing. */
+static qd_code republish(qd_jobs *j, const qd_jobs_seen *seen, qd_jobs_swept *ret, qd_err *err)
+{
+    qd_job_record *rec = NULL;
+    uint64_t rev = 0, seq = 0;
+    if (j->opts.bugs.no_republish) return QD_OK;
+    qd_code rc = qd_jobs_get(j, seen->id, &rec, &rev, err);
+    if (rc == QD_OK && rev == seen->rev) rc = qd_queue_put(j, rec, &seq, err);
+    if (rc == QD_OK && rev == seen->rev && seq != 0) ret->republished++;
+    qd_msg_free(rec);
+    return rc == QD_E_NOT_FOUND || rc == QD_E_FULL || rc == QD_E_INPUT || rc == QD_E_VERSION ? QD_OK : rc;
+}
+
+/* A cancel that its owner does not carry out: when the lease has stood still for a lease time of this program's own
+ * clock. Were it wrong and the owner alive, both would do the same. */
+static qd_code repair_cancel(qd_jobs *j, const char *id, qd_jobs_swept *ret, qd_err *err)
+{
+    char key[QD_SUBJECT_BYTES];
+    qd_bus_msg m = {0};
+    qd_job_record *rec = NULL;
+    uint64_t rev = 0, now_ms = qd_jobs_mono_ms(j), lease_rev = UINT64_MAX; /* UINT64_MAX: there is none */
+    qd_code rc = qd_key(QD_KEY_LEASE, id, key, err);
+    if (rc == QD_OK) rc = qd_bus_kv_get(j->bus, QD_BUCKET_LIVE, key, &m, err);
+    if (rc == QD_OK) lease_rev = m.seq;
+    qd_bus_msg_done(&m);
+    if (rc != QD_OK && rc != QD_E_NOT_FOUND) return rc;
+    qd_view_job *job = qd_view_find(&j->view, id);
+    if (job == NULL) return QD_OK;
+    if (job->lease_rev != lease_rev) {
+        job->lease_rev = lease_rev;
+        job->lease_since_ms = now_ms;
+        return QD_OK;
+    }
+    if (now_ms - job->lease_since_ms < j->opts.lease_ms) return QD_OK;
+    rc = qd_jobs_get(j, id, &rec, &rev, err);
+    if (rc == QD_OK && rec->state == QD_JOB_CANCELING) {
+        rc = qd_cancel_carry_out(j, rec, rev, err);
+        if (rc == QD_OK) ret->canceled++;
+    }
+    qd_msg_free(rec);
+    return rc == QD_E_CONFLICT || rc == QD_E_NOT_FOUND || rc == QD_E_INPUT || rc == QD_E_VERSION ? QD_OK : rc;
+}
+
+static qd_code retire(qd_jobs *j, const qd_jobs_seen *seen, qd_jobs_swept *ret, qd_err *err)
+{
+    qd_code rc = qd_jobs_delete(j, seen->id, NULL, err);
+    if (rc == QD_OK) ret->deleted++;
+    return rc == QD_E_NOT_FOUND || rc == QD_E_BUSY || rc == QD_E_CONFLICT ? QD_OK : rc;
+}
+
+static qd_code repair(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
+{
+    size_t n = 0;
+    qd_code rc = QD_OK;
+    for (size_t i = 0; i < j->view.n_jobs && n < REPAIR_MAX && rc == QD_OK; i++) {
+        qd_view_job *job = &j->view.jobs[i];
+        qd_jobs_seen seen = job->seen; /* a deleted job's place is taken by another's */
+        uint64_t still_ms = qd_jobs_mono_ms(j) - qd_max_u64(seen.since_ms, job->checked_ms);
+        bool waits = seen.state == QD_JOB_QUEUING || seen.state == QD_JOB_RUNNING;
+        if (waits && still_ms >= 2 * j->opts.lease_ms) {
+            job->checked_ms = qd_jobs_mono_ms(j);
+            rc = republish(j, &seen, ret, err);
+            n++;
+        } else if (seen.state == QD_JOB_CANCELING && j->opts.disk != NULL && still_ms >= j->opts.lease_ms / 4) {
+            rc = repair_cancel(j, seen.id, ret, err);
+            n++;
+        } else if (qd_job_state_terminal(seen.state) && j->opts.retention_ms != 0 &&
+                   qd_jobs_unix_ms(j) > seen.ended_ms + j->opts.retention_ms) {
+            rc = retire(j, &seen, ret, err);
+            n++;
+        }
+    }
+    return rc;
+}
+
+qd_code qd_jobs_sweep(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
+{
+    bool synced = false;
+    qd_code rc = qd_jobs_view_pump(j, 0, &synced, err);
+    if (rc != QD_OK || !synced) return rc;
+    rc = qd_sweep_admit(j, ret, err);
+    qd_code more = repair(j, ret, rc == QD_OK ? err : NULL);
+    return rc != QD_OK ? rc : more;
+}
