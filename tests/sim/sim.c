@@ -1,0 +1,144 @@
+/* sim -- runs seeds: sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--bug NAME] [--bugs]
+ *
+ * --seeds   A up to and without B (0..2000); each failing one is told, replay it by --seed N --trace
+ * --bug     with one mistake switched on; --bugs: each mistake in turn must be found within the seeds */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BUGS(X)              \
+    X(skip_fence)            \
+    X(go_on_after_lost_take) \
+    X(keep_epoch)            \
+    X(count_hand_backs)      \
+    X(trust_deliveries)      \
+    X(take_after_reconnect)  \
+    X(leave_names)           \
+    X(cancel_unwritten)      \
+    X(output_first)          \
+    X(keep_output)           \
+    X(keep_staging)          \
+    X(no_republish)          \
+    X(node_is_job)           \
+    X(blind_finish)          \
+    X(ignore_lease)          \
+    X(away_is_no)
+
+static const struct {
+    const char *name;
+    qd_jobs_bugs bugs;
+} all_bugs[] = {
+#define X(b) {#b, {.b = true}},
+    BUGS(X)
+#undef X
+};
+
+enum {
+    N_BUGS = sizeof all_bugs / sizeof all_bugs[0],
+    TOLD_MAX = 10 /* failing seeds a process */
+};
+
+/* One of n processes: every n-th seed. Returns how many failed. */
+static int run_share(uint64_t from, uint64_t to, unsigned share, unsigned n, const qd_jobs_bugs *bugs)
+{
+    int failed = 0;
+    for (uint64_t s = from + share; s < to && failed < TOLD_MAX; s += n) {
+        if (sim_run(s, bugs, false)) continue;
+        printf("seed %" PRIu64 ": %s\n", s, sim.why);
+        fflush(stdout);
+        failed++;
+    }
+    return failed;
+}
+
+static int run_all(uint64_t from, uint64_t to, unsigned n, const qd_jobs_bugs *bugs)
+{
+    int failed = 0;
+    for (unsigned i = 0; i < n; i++) {
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) _exit(run_share(from, to, i, n, bugs) == 0 ? 0 : 1);
+        if (pid < 0) return 1;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        int status = 0;
+        if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) failed = 1;
+    }
+    return failed;
+}
+
+static int find_bugs(uint64_t from, uint64_t to)
+{
+    int missed = 0;
+    for (int b = 0; b < N_BUGS; b++) {
+        bool found = false;
+        for (uint64_t s = from; s < to && !found; s++) {
+            found = !sim_run(s, &all_bugs[b].bugs, false);
+            if (found) printf("%-22s found by seed %" PRIu64 ": %s\n", all_bugs[b].name, s, sim.why);
+        }
+        if (!found) printf("%-22s NOT FOUND\n", all_bugs[b].name);
+        fflush(stdout);
+        missed += !found;
+    }
+    return missed == 0 ? 0 : 1;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--bug NAME] [--bugs]\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t from = 0, to = 2000;
+    unsigned threads = 2;
+    bool one = false, trace = false, bugs = false;
+    const qd_jobs_bugs *bug = NULL;
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--trace") == 0) {
+            trace = true;
+        } else if (strcmp(argv[i], "--bugs") == 0) {
+            bugs = true;
+        } else if (value == NULL) {
+            return usage();
+        } else if (strcmp(argv[i], "--seeds") == 0) {
+            if (sscanf(value, "%" SCNu64 "..%" SCNu64, &from, &to) != 2) return usage();
+            i++;
+        } else if (strcmp(argv[i], "--seed") == 0) {
+            from = strtoull(value, NULL, 10);
+            one = true;
+            i++;
+        } else if (strcmp(argv[i], "--threads") == 0) {
+            threads = (unsigned)strtoul(value, NULL, 10);
+            i++;
+        } else if (strcmp(argv[i], "--bug") == 0) {
+            for (int b = 0; b < N_BUGS; b++)
+                if (strcmp(all_bugs[b].name, value) == 0) bug = &all_bugs[b].bugs;
+            if (bug == NULL) return usage();
+            i++;
+        } else {
+            return usage();
+        }
+    }
+    if (bugs) return find_bugs(from, to);
+    if (one) {
+        bool ok = sim_run(from, bug, trace);
+        printf("seed %" PRIu64 ": %s, %" PRIu64 " turns\n", from, ok ? "ok" : sim.why, sim.n_switches);
+        return ok ? 0 : 1;
+    }
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    int failed = run_all(from, to, threads == 0 ? 1 : threads, bug);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("%" PRIu64 " seeds, %s, %.1f s\n", to - from, failed ? "some FAILED" : "all well",
+           (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));
+    return failed;
+}
