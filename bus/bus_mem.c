@@ -31,11 +31,16 @@ static qd_code apply(qd_bus_mem *s, const qd_mem_write *w, qd_bus_puback *ret, q
     qd_mem_stream *t = NULL;
     qd_code rc = QD_OK;
     qd_bus_puback ack = {0};
+    qd_bus_pub pub = w->pub;
     switch (w->kind) {
     case QD_MEM_PUBLISH:
     case QD_MEM_DELETE:
         rc = qd_mem_stream_of(&s->store, w->pub.subject, &t, err);
-        if (rc == QD_OK) rc = qd_mem_add(&s->store, t, &w->pub, w->kind == QD_MEM_DELETE, &ack, err);
+        if (rc == QD_OK && w->key && w->pub.expect_subject_seq == QD_REV_ABSENT) {
+            const qd_mem_msg *last = qd_mem_last_of(t, w->pub.subject);
+            if (last != NULL && last->m.deleted) pub.expect_subject_seq = last->m.seq;
+        }
+        if (rc == QD_OK) rc = qd_mem_add(&s->store, t, &pub, w->kind == QD_MEM_DELETE, &ack, err);
         break;
     case QD_MEM_PURGE:
         rc = qd_mem_stream_find(&s->store, w->stream, &t, err);
@@ -238,6 +243,7 @@ static qd_code kv_write(qd_bus *b, const char *bucket, const char *key, const vo
     qd_code rc = qd_bus_kv_subject(bucket, key, false, subject, sizeof subject, err);
     if (rc != QD_OK) return rc;
     qd_mem_write w = {.kind = deleted ? QD_MEM_DELETE : QD_MEM_PUBLISH,
+                      .key = true,
                       .pub = {.subject = subject, .data = data, .bytes = bytes, .expect_subject_seq = expect}};
     rc = qd_mem_do(c, &w, &ack, err);
     if (rc == QD_OK && ret_rev != NULL) *ret_rev = ack.seq;

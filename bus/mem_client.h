@@ -19,6 +19,7 @@ typedef enum qd_mem_write_kind {
 typedef struct qd_mem_write {
     qd_mem_write_kind kind;
     qd_bus_pub pub;     /* PUBLISH, DELETE */
+    bool key;           /* of a key: a marker counts as absence */
     const char *stream; /* PURGE */
     const char *ack;    /* the others */
     uint64_t n;         /* PURGE: up to that sequence; NAK: delay in ms */

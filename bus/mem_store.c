@@ -187,8 +187,7 @@ qd_code qd_mem_add(qd_mem_store *s, qd_mem_stream *t, const qd_bus_pub *p, bool 
     age(s, t);
     const qd_mem_msg *last = qd_mem_last_of(t, p->subject);
     uint64_t last_seq = last == NULL ? 0 : last->m.seq;
-    bool absent = p->expect_subject_seq == QD_REV_ABSENT && last != NULL && last->m.deleted;
-    if (p->expect_subject_seq != QD_REV_ANY && p->expect_subject_seq != last_seq && !absent)
+    if (p->expect_subject_seq != QD_REV_ANY && p->expect_subject_seq != last_seq)
         return qd_fail(err, QD_E_CONFLICT, "subject %s: expected sequence %llu, found %llu", p->subject,
                        (unsigned long long)p->expect_subject_seq, (unsigned long long)last_seq);
     bool replaces = t->def->one_each && t->def->bucket != NULL && last != NULL;

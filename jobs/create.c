@@ -1,6 +1,7 @@
 /* create.c -- a job comes to be: limits, name, record. */
 #include "jobs/inside.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static qd_code check_limits(qd_jobs *j, const char *tenant, qd_err *err)
@@ -26,22 +27,33 @@ static qd_code check_limits(qd_jobs *j, const char *tenant, qd_err *err)
     return QD_OK;
 }
 
-/* Writes the first record. *ret_was_there: an earlier call did. */
+/* Writes the first record. As a message that must be the first of its subject, not as a key that must be absent: the
+ * marker of a deleted job then refuses a creation that was long under way. *ret_was_there: an earlier call did it. */
 static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd_err *err)
 {
-    qd_code rc = QD_OK;
+    char key[QD_SUBJECT_BYTES], subject[QD_SUBJECT_BYTES + 16];
+    qd_bus_puback ack = {0};
+    qd_code rc = qd_key(QD_KEY_JOB, rec->id, key, err);
+    if (rc != QD_OK) return rc;
+    (void)snprintf(subject, sizeof subject, "$KV." QD_BUCKET_JOBS ".%s", key);
     for (int i = 0; i < QD_JOBS_TRIES; i++) {
         qd_job_record *found = NULL;
-        rc = qd_record_put(j, rec, QD_REV_ABSENT, NULL, err);
-        if (rc != QD_E_CONFLICT && rc != QD_E_AWAY) return rc;
+        qd_buf_reset(&j->buf);
+        rc = qd_job_record_encode(rec, &j->buf, err);
+        if (rc != QD_OK) return rc;
+        qd_bus_pub p = {
+            .subject = subject, .data = j->buf.data, .bytes = j->buf.len, .expect_subject_seq = QD_REV_ABSENT};
+        rc = qd_bus_publish(j->bus, &p, &ack, err);
+        if (rc == QD_E_AWAY) continue; /* the same again settles it */
+        if (rc != QD_E_CONFLICT) return rc;
         rc = qd_jobs_get(j, rec->id, &found, NULL, err);
         if (rc == QD_OK && strcmp(found->spec->tenant, rec->spec->tenant) != 0)
             rc = qd_fail(err, QD_E_CONFLICT, "job %s is another tenant's", rec->id);
-        *ret_was_there = rc == QD_OK;
+        *ret_was_there = rc == QD_OK || rc == QD_E_NOT_FOUND; /* and may be deleted by now */
         qd_msg_free(found);
-        if (rc != QD_E_NOT_FOUND && rc != QD_E_AWAY) return rc;
+        return rc == QD_E_NOT_FOUND ? QD_OK : rc;
     }
-    return rc == QD_E_NOT_FOUND ? qd_fail(err, QD_E_AWAY, "job %s: no answer", rec->id) : rc;
+    return rc;
 }
 
 static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
@@ -89,7 +101,7 @@ qd_code qd_jobs_create(qd_jobs *j, const char *id, const qd_job_spec *spec, bool
     }
     if (rc == QD_OK) {
         rec->state = QD_JOB_PENDING;
-        rec->created_ms = qd_jobs_unix_ms(j);
+        rec->created_ms = rec->updated_ms = qd_jobs_unix_ms(j);
         rc = create(j, rec, unique, err);
         qd_jobs_audit(j, spec->tenant, by, "job.create", id, rc);
     }

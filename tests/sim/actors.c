@@ -127,7 +127,7 @@ static void run_task(actor *a, qd_task *t)
         sim_sleep(50 + sim_random(300));
         if (!up(a)) break;
         if (sim_now() >= a->next_beat_ms) a->next_beat_ms = 0; /* the main loop's */
-        if (sim_now() >= renew_ms) {
+        if (sim_now() >= renew_ms && sim_chance(49152)) { /* after a stall, timers and the child come in any order */
             rc = qd_task_renew(t, NULL);
             renew_ms = sim_now() + LEASE_MS / 3;
         } else if (how == WORK && sim_chance(16384)) {
@@ -223,7 +223,6 @@ static void create_one(actor *a, job *k)
             sim_say("%s is refused: %s", k->id, qd_code_name(rc));
             return;
         }
-        k->away_create = true;
         sim_sleep(100 + sim_random(1000));
     }
 }
@@ -253,8 +252,7 @@ static void meddle(actor *a)
         k->requeues++;
         if (qd_jobs_requeue(a->jobs, k->id, NULL, NULL) == QD_OK) sim_say("%s is queued again", k->id);
     }
-    /* A creation that may still be under way would bring a deleted job back. */
-    if (up(a) && k->seen && qd_job_state_terminal(k->state) && !k->away_create && sim_chance(6000)) {
+    if (up(a) && k->seen && qd_job_state_terminal(k->state) && sim_chance(6000)) {
         k->delete_asked = true;
         if (qd_jobs_delete(a->jobs, k->id, NULL, NULL) == QD_OK) sim_say("%s is deleted", k->id);
     }

@@ -52,7 +52,7 @@ static void check_end(const job *k, const qd_job_record *r)
         if (k->nature == BAD && job_failures(r) == 0 && r->attempts < ATTEMPTS_MAX) bad_step(k, r, "nobody failed it");
         if (r->error == NULL) bad_step(k, r, "no error");
     }
-    if (r->state == QD_JOB_CANCELED && k->out) bad_step(k, r, "OUT is there");
+    if (r->state == QD_JOB_CANCELED && k->state == QD_JOB_CANCELING && k->out) bad_step(k, r, "OUT is there");
     if (r->ended_ms == 0) bad_step(k, r, "no time of the end");
 }
 

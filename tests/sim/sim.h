@@ -17,7 +17,7 @@ enum {
     ACTORS_MAX = 8,
     STAGINGS_MAX = 12,
     LEASE_MS = 2000,
-    ATTEMPTS_MAX = 24
+    ATTEMPTS_MAX = 8
 };
 
 typedef enum nature {
@@ -36,7 +36,7 @@ typedef struct job {
     bool unique;
     qd_job_spec *spec;
     /* what was asked and answered */
-    bool asked, created, refused, cancel_ok, delete_asked, away_create;
+    bool asked, created, refused, cancel_ok, delete_asked;
     unsigned requeues;
     /* what the records said */
     bool seen, deleted;

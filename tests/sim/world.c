@@ -101,7 +101,7 @@ static bool make_job(size_t i)
     (void)snprintf(k->id, sizeof k->id, "j%zu", i);
     (void)snprintf(k->name, sizeof k->name, "n%" PRIu64, sim_random(3 * JOBS_MAX));
     k->nature = sim_chance(12000) ? BAD : GOOD;
-    k->steps = 1 + (unsigned)sim_random(6);
+    k->steps = 1 + (unsigned)sim_random(sim_chance(16384) ? 40 : 6);
     k->unique = sim_chance(49152);
     lane->priority = (uint32_t)sim_random(2);
     char out[QD_ID_BYTES + 16];
@@ -139,12 +139,12 @@ static bool set_up(void)
                            .delay_ms_max = 1 + sim_random(300),
                            .away_ms = 100 + sim_random(300),
                            .late_ms_max = 1 + sim_random(1500)};
-    sim.p = (profile){.crash = intensity(700),
-                      .stall = intensity(500),
+    sim.p = (profile){.crash = intensity(900),
+                      .stall = intensity(1500),
                       .disk_error = intensity(2000),
-                      .cut = intensity(200),
-                      .outage = intensity(60),
-                      .faults_end_ms = 6000 + sim_random(20000)};
+                      .cut = intensity(400),
+                      .outage = intensity(150),
+                      .faults_end_ms = 6000 + sim_random(30000)};
     if (calm) sim.p = (profile){0};
     if (calm) memset(&f, 0, sizeof f);
     sim.p.end_ms = sim.p.faults_end_ms + 200000;
