@@ -73,6 +73,8 @@ qd_code qd_lease_left(qd_jobs *j, const qd_job_record *rec, uint64_t *ret_left_m
     uint64_t now_ms = 0, span_ms = j->opts.lease_ms;
     qd_code rc = qd_key(QD_KEY_LEASE, rec->id, key, err);
     if (rc != QD_OK) return rc;
+    rc = qd_live_now(j, &now_ms, err); /* before the lease: a slow reader must not make it older than it is */
+    if (rc != QD_OK) return rc;
     rc = qd_bus_kv_get(j->bus, QD_BUCKET_LIVE, key, &m, err);
     if (rc == QD_OK && qd_lease_decode(m.data, m.bytes, &l, err) != QD_OK) j->stats.malformed++;
     if (rc == QD_E_NOT_FOUND || (rc == QD_OK && (l == NULL || l->epoch < rec->epoch))) {
@@ -82,7 +84,6 @@ qd_code qd_lease_left(qd_jobs *j, const qd_job_record *rec, uint64_t *ret_left_m
         *ret_left_ms = span_ms;
         goto out;
     }
-    if (rc == QD_OK) rc = qd_live_now(j, &now_ms, err);
     if (rc != QD_OK) goto out;
     span_ms = qd_max_u64(span_ms, l->lease_ms);
     uint64_t age_ms = now_ms > m.time_ms ? now_ms - m.time_ms : 0;

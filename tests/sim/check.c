@@ -31,7 +31,8 @@ static void bad_step(const job *k, const qd_job_record *r, const char *why)
              qd_job_state_name(r->state), (unsigned long long)r->epoch, r->owner, r->attempts, why);
 }
 
-/* RUNNING to RUNNING of the next epoch: only from one who had been silent for a lease time. */
+/* RUNNING to RUNNING of the next epoch: only from one who is, or once was, silent for a lease time: who saw
+ * that may have been slow to act on it. */
 static void check_takeover(const job *k, const qd_job_record *r)
 {
     uint64_t silent = sim_now() - k->lease_ms;
@@ -145,8 +146,11 @@ static void check_lease(const qd_mem_msg *m)
     qd_lease *l = NULL;
     job *k = sim_job(m->m.key + 6);
     if (k == NULL || m->m.deleted || qd_lease_decode(m->m.data, m->m.bytes, &l, NULL) != QD_OK) return;
+    sim_say("  lease of %s: %s, epoch %llu, renewal %llu", k->id, l->worker, (unsigned long long)l->epoch,
+            (unsigned long long)l->renewals);
     if (l->epoch >= k->epoch) {
-        k->lease_gap_ms = l->epoch == k->lease_epoch ? m->m.time_ms - k->lease_ms : 0;
+        uint64_t gap_ms = l->epoch == k->lease_epoch ? m->m.time_ms - k->lease_ms : 0;
+        if (l->epoch != k->lease_epoch || gap_ms > k->lease_gap_ms) k->lease_gap_ms = gap_ms;
         k->lease_ms = m->m.time_ms;
         k->lease_epoch = l->epoch;
     }
