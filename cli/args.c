@@ -1,43 +1,11 @@
 #include "cli/args.h"
 
+#include "base/units.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-
-qd_code qd_args_bytes(const char *text, uint64_t *ret, qd_err *err)
-{
-    static const struct {
-        const char *unit;
-        double factor;
-    } units[] = {{"", 1},
-                 {"B", 1},
-                 {"K", 1e3},
-                 {"KB", 1e3},
-                 {"M", 1e6},
-                 {"MB", 1e6},
-                 {"G", 1e9},
-                 {"GB", 1e9},
-                 {"T", 1e12},
-                 {"TB", 1e12},
-                 {"KiB", 1024},
-                 {"MiB", 1048576},
-                 {"GiB", 1073741824.0},
-                 {"TiB", 1099511627776.0}};
-    char *end = NULL;
-    errno = 0;
-    double v = isdigit((unsigned char)text[0]) ? strtod(text, &end) : -1;
-    if (v < 0 || errno != 0 || end == NULL || end == text)
-        return qd_fail(err, QD_E_USAGE, "\"%s\": expected a size such as 192M, 5GB or 1.5GiB", text);
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-        if (strcasecmp(end, units[i].unit) == 0) {
-            if (v * units[i].factor >= 9e18) return qd_fail(err, QD_E_USAGE, "\"%s\": the size is too large", text);
-            *ret = (uint64_t)(v * units[i].factor);
-            return QD_OK;
-        }
-    return qd_fail(err, QD_E_USAGE, "\"%s\": expected a size such as 192M, 5GB or 1.5GiB", text);
-}
 
 static qd_code set_value(const qd_opt *o, const char *value, qd_err *err)
 {
@@ -50,7 +18,7 @@ static qd_code set_value(const qd_opt *o, const char *value, qd_err *err)
         *(const char **)o->target = value;
         return QD_OK;
     case QD_OPT_BYTES:
-        return qd_args_bytes(value, o->target, err);
+        return qd_units_bytes(value, o->target, err);
     case QD_OPT_LIST: {
         qd_arg_list *l = o->target;
         if (l->n == QD_ARG_LIST_MAX)

@@ -35,7 +35,5 @@ typedef struct qd_opt {
  * max_rest, in ret_rest. Errors: QD_E_USAGE with one sentence. */
 QD_MUST_CHECK qd_code qd_args_parse(int argc, char **argv, const qd_opt *opts, uint32_t n_opts, uint32_t min_rest,
                                     uint32_t max_rest, qd_arg_list *ret_rest, qd_err *err);
-/* 1000-based K M G T (KB, MB, ...), 1024-based KiB MiB GiB TiB; a bare number is bytes. */
-QD_MUST_CHECK qd_code qd_args_bytes(const char *text, uint64_t *ret, qd_err *err);
 
 #endif

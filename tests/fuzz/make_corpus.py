@@ -196,10 +196,36 @@ def gguf():
     yield "header_cut_before_data", tensor()[:-40]
 
 
+def conf_texts():
+    yield "empty", b""
+    yield "comments", b"# one\n\n  # two\n"
+    yield "good", b"text = a=b # c\npath=/x\nchoice = ccc\ncount = 9\nbytes = 1.5MiB\nms = 2 min\nflag = false\n"
+    yield "no_newline", b"count = 4"
+    yield "crlf", b"count = 4\r\nflag = true\r\n"
+    yield "unknown_key", b"counts = 4\n"
+    yield "twice", b"count = 4\ncount = 4\n"
+    yield "no_equals", b"count 4\n"
+    yield "no_key", b"= 4\n"
+    yield "no_value", b"count =\n"
+    yield "choice_empty", b"choice =\n"
+    yield "choice_bar", b"choice = a|bb\n"
+    yield "count_low", b"count = 2\n"
+    yield "count_huge", b"count = 99999999999999999999\n"
+    yield "count_negative", b"count = -4\n"
+    yield "bytes_huge", b"bytes = 9e99TiB\n"
+    yield "bytes_nan", b"bytes = nan\n"
+    yield "ms_zero", b"ms = 0.0001s\n"
+    yield "path_relative", b"path = x\n"
+    yield "value_long", b"text = " + b"x" * 5000 + b"\n"
+    yield "key_long", b"k" * 5000 + b" = 1\n"
+    yield "nul", b"text = a\0b\n"
+    yield "not_utf8", b"text = \xff\xfe\n"
+
+
 def main():
     root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus"
     for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf()),
-                           ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
+                           ("conf", conf_texts()), ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name, data in inputs:
             (root / folder / name).write_bytes(data)
