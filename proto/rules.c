@@ -168,9 +168,13 @@ static const qd_rule file_meta[] = {
     MAY(qd_file_meta, md5, WORD, 32),
 };
 static const qd_rule child_start[] = {
-    NEED(qd_child_start, job_id, ID),         NEED(qd_child_start, spec, MSG),
-    NEED(qd_child_start, staging_path, PATH), NEED(qd_child_start, device, WORD, 64),
-    MAY(qd_child_start, threads, MAX, 65536), TEXTS(qd_child_start, calibration_paths, 64, PATH),
+    NEED(qd_child_start, job_id, ID),
+    NEED(qd_child_start, spec, MSG),
+    NEED(qd_child_start, staging_path, PATH),
+    NEED(qd_child_start, device, WORD, 64),
+    MAY(qd_child_start, threads, MAX, 65536),
+    TEXTS(qd_child_start, calibration_paths, 64, PATH),
+    MAY(qd_child_start, template_dirs, LINE, 8192),
 };
 static const qd_rule child_stop[] = {
     NEED(qd_child_stop, kind, MAX, UINT32_MAX),

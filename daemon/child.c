@@ -1,0 +1,299 @@
+#include "daemon/child.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "daemon/child_job.h"
+#include "daemon/frame.h"
+#include "proto/msg.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 200, /* the promise is 250 */
+    LINE_BYTES_MAX = 4096,
+    EXIT_NO_JOB = 70
+};
+
+/* Shared by the job's thread and the link's thread, under lock; the link's thread alone reads and writes the socket. */
+struct qd_child_link {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* room in the queue, an answer, a stop */
+    int wake_fd;
+    qd_frames frames;
+    uint64_t ticks, last_steps;
+    char phase[32];
+    Quantd__Progress progress; /* its phase points to the member above */
+    bool allowed, ending;
+    Quantd__StopKind stop;
+    char stop_reason[256];
+    qd_cancel *cancel;
+};
+
+static void wake(qd_child_link *l)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(l->wake_fd, &one, sizeof one); /* full means awake */
+    (void)ignored;
+}
+
+static void lock(qd_child_link *l)
+{
+    (void)pthread_mutex_lock(&l->lock);
+}
+
+static void unlock(qd_child_link *l)
+{
+    (void)pthread_mutex_unlock(&l->lock);
+}
+
+void qd_child_link_progress(qd_child_link *l, const char *phase, const Quantd__Progress *p, uint64_t steps)
+{
+    lock(l);
+    if (steps != l->last_steps || strcmp(phase, l->phase) != 0) l->ticks++;
+    l->last_steps = steps;
+    (void)snprintf(l->phase, sizeof l->phase, "%s", phase);
+    l->progress = *p;
+    l->progress.phase = l->phase;
+    l->progress.time_ms = qd_unix_ms();
+    unlock(l);
+}
+
+/* Puts a frame, waiting for room; gives up only when the process is to end. */
+static void put(qd_child_link *l, const Quantd__ChildFrame *frame)
+{
+    lock(l);
+    while (qd_frames_put(&l->frames, frame, NULL) == QD_E_FULL) {
+        wake(l);
+        (void)pthread_cond_wait(&l->changed, &l->lock);
+    }
+    unlock(l);
+    wake(l);
+}
+
+static Quantd__ChildFrame new_frame(Quantd__ChildFrame__BodyCase body)
+{
+    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    f.version = QD_WIRE_VERSION;
+    f.body_case = body;
+    return f;
+}
+
+/* One line of printable UTF-8 that is not too long. */
+static void clean_text(const char *text, char *ret, size_t bytes)
+{
+    size_t n = strnlen(text, bytes - 1);
+    memcpy(ret, text, n);
+    ret[n] = '\0';
+    bool utf8 = qd_str_is_utf8(ret);
+    while (!utf8 && n > 0 && strnlen(text, bytes) == bytes &&
+           ((unsigned char)ret[n - 1] & 0x80) != 0) { /* cut within a letter */
+        ret[--n] = '\0';
+        utf8 = qd_str_is_utf8(ret);
+    }
+    for (char *s = ret; *s != '\0'; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f || (!utf8 && (unsigned char)*s >= 0x80)) *s = '?';
+}
+
+void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *text)
+{
+    char line[LINE_BYTES_MAX];
+    Quantd__LogLine one = QUANTD__LOG_LINE__INIT, *lines[] = {&one};
+    Quantd__ChildLog log = QUANTD__CHILD_LOG__INIT;
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_LOG);
+    clean_text(text, line, sizeof line);
+    one.time_ms = qd_unix_ms();
+    one.level = level;
+    one.text = line;
+    log.lines = lines;
+    log.n_lines = 1;
+    f.log = &log;
+    put(l, &f);
+}
+
+qd_code qd_child_link_ask(qd_child_link *l, qd_err *err)
+{
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_ASK);
+    f.ask = true;
+    put(l, &f);
+    lock(l);
+    while (!l->allowed && l->stop == QUANTD__STOP_KIND__STOP_NONE) (void)pthread_cond_wait(&l->changed, &l->lock);
+    bool stopped = l->stop != QUANTD__STOP_KIND__STOP_NONE;
+    unlock(l);
+    return stopped ? qd_fail(err, QD_E_CANCELED, "canceled") : QD_OK;
+}
+
+static void put_tick(qd_child_link *l)
+{
+    Quantd__ChildTick tick = QUANTD__CHILD_TICK__INIT;
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_TICK);
+    tick.ticks = l->ticks;
+    tick.progress = l->phase[0] != '\0' ? &l->progress : NULL;
+    tick.host_memory_bytes = qd_rss_anon_bytes();
+    f.tick = &tick;
+    qd_code ignored =
+        qd_frames_put(&l->frames, &f, NULL); /* a full queue: the other side is behind, the next one will do */
+    (void)ignored;
+}
+
+/* Frames of the supervisor. False: the link is over, and so is this process. */
+static bool take(qd_child_link *l)
+{
+    Quantd__ChildFrame *f = NULL;
+    for (;;) {
+        if (qd_frames_next(&l->frames, &f, NULL) != QD_OK || (f == NULL && l->frames.eof)) return false;
+        if (f == NULL) return true;
+        if (f->body_case == QUANTD__CHILD_FRAME__BODY_ALLOW) l->allowed = f->allow;
+        if (f->body_case == QUANTD__CHILD_FRAME__BODY_STOP) {
+            l->stop = f->stop->kind;
+            (void)snprintf(l->stop_reason, sizeof l->stop_reason, "%s", f->stop->reason);
+            qd_cancel_set(l->cancel, SIGTERM);
+        }
+        qd_msg_free(f);
+    }
+}
+
+static void link_run(void *arg, unsigned worker)
+{
+    qd_child_link *l = arg;
+    uint64_t next_ms = 0;
+    (void)worker;
+    for (;;) {
+        lock(l);
+        uint64_t now = qd_mono_ns() / 1000000;
+        if (now >= next_ms) {
+            put_tick(l);
+            next_ms = now + TICK_MS;
+        }
+        bool alive = take(l) && qd_frames_flush(&l->frames, NULL) == QD_OK;
+        bool waiting = qd_frames_waiting(&l->frames), over = l->ending && !waiting;
+        (void)pthread_cond_broadcast(&l->changed);
+        unlock(l);
+        if (!alive) _exit(EXIT_NO_JOB); /* nobody is there to tell: leave everything as it is */
+        if (over) return;
+        struct pollfd fds[] = {{.fd = l->frames.fd, .events = (short)(POLLIN | (waiting ? POLLOUT : 0))},
+                               {.fd = l->wake_fd, .events = POLLIN}};
+        now = qd_mono_ns() / 1000000;
+        int n = poll(fds, 2, next_ms > now ? (int)(next_ms - now) : 0);
+        uint64_t count;
+        if (n > 0 && (fds[1].revents & POLLIN) != 0) {
+            ssize_t ignored = read(l->wake_fd, &count, sizeof count);
+            (void)ignored;
+        }
+    }
+}
+
+/* Lowered limits; the kernel prefers this process when memory runs out, and ends it with its parent. */
+static qd_code lower(long parent_pid, qd_err *err)
+{
+    const struct rlimit none = {0, 0};
+    static const char adj[] = "500";
+    (void)setrlimit(RLIMIT_CORE, &none);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t ignored = write(fd, adj, sizeof adj - 1);
+        (void)ignored;
+        (void)close(fd);
+    }
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        return qd_fail_errno(err, QD_E_INTERNAL, errno, "PR_SET_PDEATHSIG");
+    if (getppid() != parent_pid) /* it died before we asked to be told */
+        return qd_fail(err, QD_E_INTERNAL, "the supervisor %ld is gone", parent_pid);
+    return QD_OK;
+}
+
+/* The first frame, waited for. */
+static qd_code read_start(qd_frames *frames, Quantd__ChildFrame **ret, qd_err *err)
+{
+    for (;;) {
+        qd_code rc = qd_frames_next(frames, ret, err);
+        if (rc != QD_OK) return rc;
+        if (*ret != NULL) break;
+        if (frames->eof) return qd_fail(err, QD_E_INPUT, "the supervisor sent no job");
+        struct pollfd p = {.fd = frames->fd, .events = POLLIN};
+        (void)poll(&p, 1, -1);
+    }
+    if ((*ret)->body_case == QUANTD__CHILD_FRAME__BODY_START) return QD_OK;
+    qd_msg_free(*ret);
+    *ret = NULL;
+    return qd_fail(err, QD_E_INPUT, "expected a start frame first");
+}
+
+static void put_end(qd_child_link *l, qd_code code, const qd_err *err, Quantd__ReportSummary *report,
+                    uint64_t device_ms)
+{
+    char text[QD_ERR_MSG_BYTES], name[64];
+    Quantd__ChildEnd end = QUANTD__CHILD_END__INIT;
+    Quantd__JobError error = QUANTD__JOB_ERROR__INIT;
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_END);
+    end.ok = code == QD_OK;
+    end.device_ms = device_ms;
+    lock(l);
+    end.stopped = code == QD_E_CANCELED && l->stop != QUANTD__STOP_KIND__STOP_NONE;
+    if (l->phase[0] != '\0') end.progress = &l->progress; /* the job's thread, we, alone write it */
+    unlock(l);
+    if (end.ok) {
+        end.report = report;
+    } else {
+        clean_text(err->msg, text, sizeof text);
+        (void)snprintf(name, sizeof name, "%s", qd_code_name(code));
+        error.code = name;
+        error.message = text;
+        error.error_class = qd_child_error_class(code);
+        error.time_ms = qd_unix_ms();
+        end.error = &error;
+    }
+    f.end = &end;
+    put(l, &f);
+}
+
+int qd_child_main(int fd, long parent_pid)
+{
+    static qd_cancel cancel;
+    char path[QD_CHILD_PATH_BYTES] = "";
+    qd_child_link l = {
+        .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .wake_fd = -1, .cancel = &cancel};
+    Quantd__ReportSummary report = QUANTD__REPORT_SUMMARY__INIT;
+    Quantd__ChildFrame *start = NULL;
+    qd_pool *link_thread = NULL;
+    qd_err err = {0};
+    qd_code rc = QD_OK;
+    int exit_code = EXIT_NO_JOB;
+    qd_frames_begin(&l.frames, fd);
+    QD_TRY(lower(parent_pid, &err));
+    QD_TRY(read_start(&l.frames, &start, &err));
+    l.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (l.wake_fd < 0) {
+        rc = qd_fail_errno(&err, QD_E_INTERNAL, errno, "eventfd");
+        goto out;
+    }
+    QD_TRY(qd_pool_start(1, "link", link_run, &l, &link_thread, &err));
+    uint64_t began = qd_mono_ns();
+    rc = qd_child_job(start->start, &l, &cancel, &report, path, &err);
+    put_end(&l, rc, &err, &report, (qd_mono_ns() - began) / 1000000);
+    lock(&l);
+    l.ending = true;
+    unlock(&l);
+    wake(&l);
+    rc = QD_OK;
+    exit_code = 0;
+out:
+    qd_pool_join(link_thread);
+    if (rc != QD_OK) (void)fprintf(stderr, "quantd: child: %s\n", err.msg);
+    qd_msg_free(start);
+    qd_frames_done(&l.frames);
+    if (l.wake_fd >= 0) (void)close(l.wake_fd);
+    return exit_code;
+}

@@ -1,0 +1,144 @@
+#include "daemon/child_job.h"
+
+#include "base/mem.h"
+#include "ckpt/checkpoint.h"
+#include "engine/job.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    SETTINGS_MAX = 64,
+    QUANTIZE_PERMILLE = 850 /* of the whole; the rest is verification */
+};
+
+Quantd__ErrorClass qd_child_error_class(qd_code code)
+{
+    switch (code) {
+    case QD_E_ROOM:
+    case QD_E_NO_MEMORY:
+    case QD_E_IO:
+    case QD_E_DEVICE:
+    case QD_E_VERIFY: /* what was written was not what is read */
+    case QD_E_BUSY:
+    case QD_E_CONFIG: /* a template that this node lacks */
+        return QUANTD__ERROR_CLASS__ERROR_NODE;
+    case QD_E_AWAY:
+    case QD_E_CONFLICT:
+        return QUANTD__ERROR_CLASS__ERROR_BUS;
+    default:
+        return QUANTD__ERROR_CLASS__ERROR_JOB;
+    }
+}
+
+static uint32_t permille(const qd_progress *p)
+{
+    double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;
+    if (part > 1.0) part = 1.0;
+    if (strcmp(p->phase, "quantize") == 0) return (uint32_t)(part * QUANTIZE_PERMILLE);
+    if (strcmp(p->phase, "verify") == 0) return QUANTIZE_PERMILLE + (uint32_t)(part * (1000 - QUANTIZE_PERMILLE));
+    return QUANTIZE_PERMILLE;
+}
+
+static void on_progress(void *ctx, const qd_progress *p)
+{
+    Quantd__Progress out = QUANTD__PROGRESS__INIT;
+    out.layer = p->layer < 0 ? 0 : (uint32_t)p->layer + 1;
+    out.layers = p->n_layers < 0 ? 0 : (uint32_t)p->n_layers;
+    out.permille = permille(p);
+    out.eta_ms = p->eta_s > 0 && p->eta_s < 1e9 ? (uint64_t)(p->eta_s * 1000) : 0;
+    out.bytes_done = p->done_bytes;
+    out.bytes_total = p->total_bytes;
+    qd_child_link_progress(ctx, p->phase, &out, p->n_steps);
+}
+
+static void on_note(void *ctx, qd_note_level level, const char *text)
+{
+    qd_child_link_log(ctx, level == QD_NOTE_WARN ? QUANTD__LOG_LEVEL__LOG_WARN : QUANTD__LOG_LEVEL__LOG_INFO, text);
+}
+
+static qd_code on_may_commit(void *ctx, qd_err *err)
+{
+    return qd_child_link_ask(ctx, err);
+}
+
+/* The source is still what it was when the job was created. */
+static qd_code check_pin(const Quantd__JobSpec *spec, qd_err *err)
+{
+    qd_ckpt ckpt = {0};
+    char found[17];
+    if (spec->source == NULL || spec->source->digest[0] == '\0') return QD_OK;
+    qd_code rc = qd_ckpt_open(spec->source_path, &ckpt, err);
+    if (rc != QD_OK) return rc;
+    (void)snprintf(found, sizeof found, "%016" PRIx64, ckpt.digest);
+    if (strcmp(found, spec->source->digest) != 0)
+        rc = qd_fail(err, QD_E_CHANGED, "%s: changed since the job was created: expected digest %.16s, found %s",
+                     spec->source_path, spec->source->digest, found);
+    qd_ckpt_done(&ckpt);
+    return rc;
+}
+
+static qd_code settings_of(const Quantd__JobSpec *spec, qd_arena *arena, const char *ret[SETTINGS_MAX], qd_err *err)
+{
+    if (spec->n_values > SETTINGS_MAX)
+        return qd_fail(err, QD_E_INPUT, "%zu settings, at most %d", spec->n_values, SETTINGS_MAX);
+    for (size_t i = 0; i < spec->n_values; i++) {
+        ret[i] = qd_arena_printf(arena, "%s=%s", spec->values[i]->name, spec->values[i]->value);
+        if (ret[i] == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for settings");
+    }
+    return QD_OK;
+}
+
+qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel,
+                     Quantd__ReportSummary *ret_report, char ret_path[QD_CHILD_PATH_BYTES], qd_err *err)
+{
+    const Quantd__JobSpec *spec = start->spec;
+    const char *settings[SETTINGS_MAX];
+    qd_template tmpl = {0};
+    qd_arena arena = {0};
+    qd_values values;
+    qd_job_result result = {0};
+    qd_code rc = QD_OK;
+    const qd_job_events events = {.ctx = link, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
+    qd_job_opts opts = {.model_dir = spec->source_path,
+                        .out_dir = spec->output_path,
+                        .staging_dir = start->staging_path,
+                        .tmpl = &tmpl,
+                        .values = &values,
+                        .device = start->device,
+                        .n_threads = start->threads,
+                        .memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : start->memory_bytes,
+                        .resume = start->resume};
+    if (spec->format[0] != '\0' && (opts.format = qd_format_find(spec->format)) == NULL) {
+        rc = qd_fail(err, QD_E_UNSUPPORTED, "format \"%s\": expected compressed-tensors or modelopt", spec->format);
+        goto out;
+    }
+    /* An id only: a path in a job would read files of whoever asks. */
+    if (strpbrk(spec->template_id, "/.") != NULL) {
+        rc = qd_fail(err, QD_E_INPUT, "template \"%s\": expected an id", spec->template_id);
+        goto out;
+    }
+    QD_TRY(settings_of(spec, &arena, settings, err));
+    QD_TRY(qd_template_load(start->template_dirs, spec->template_id, &tmpl, err));
+    QD_TRY(qd_values_resolve(&tmpl, settings, (uint32_t)spec->n_values, &arena, &values, err));
+    QD_TRY(check_pin(spec, err));
+    rc = qd_job_run(&opts, &events, cancel, &result, err);
+    if (rc != QD_OK) {
+        char *hint = strstr(err->msg, "; --resume goes on from "); /* quantd sees to that */
+        if (hint != NULL) *hint = '\0';
+        goto out;
+    }
+    (void)snprintf(ret_path, QD_CHILD_PATH_BYTES, "%s", result.report_path);
+    ret_report->path = ret_path;
+    ret_report->tensors_quantized = (uint32_t)qd_min_u64(result.n_quantized, UINT32_MAX);
+    ret_report->tensors_copied = (uint32_t)qd_min_u64(result.n_copied, UINT32_MAX);
+    ret_report->source_bytes = result.in_bytes;
+    ret_report->output_bytes = result.out_bytes;
+    ret_report->rel_error = result.rel_error;
+    ret_report->ranks = 1;
+out:
+    qd_template_done(&tmpl);
+    qd_arena_done(&arena);
+    return rc;
+}

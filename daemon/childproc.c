@@ -1,0 +1,375 @@
+#include "daemon/childproc.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "daemon/frame.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    KILL_MS = 700,
+    SILENT_MS = 5000,
+    STALL_MS = 600000,
+    OWN_PAUSE_MS = 2000,
+    CHILD_FD = 3,
+    ENV_MAX = 32
+};
+
+struct qd_childproc {
+    pid_t pid; /* 0 once it is waited for */
+    int pid_fd;
+    qd_frames frames;
+    qd_child_limits limits;
+    qd_child_frame *frame; /* lent */
+    qd_child_result result;
+    uint64_t heard_ms, advanced_ms, looked_ms, ticks;
+    uint64_t kill_at_ms;    /* 0: nobody asked it to stop */
+    const char *killed_for; /* why we killed it; NULL: we did not */
+    bool ended, broken, exited;
+};
+
+static uint64_t now_ms(void)
+{
+    return qd_mono_ns() / 1000000;
+}
+
+/* What the child may know: no credentials, no sockets of ours, nothing that loads code by name but the library path. */
+static size_t harmless_env(char **ret)
+{
+    static const char *const names[] = {"PATH",
+                                        "HOME",
+                                        "TMPDIR",
+                                        "LANG",
+                                        "LC_ALL",
+                                        "TZ",
+                                        "LD_LIBRARY_PATH",
+                                        "CUDA_VISIBLE_DEVICES",
+                                        "OMP_NUM_THREADS",
+                                        "ASAN_OPTIONS",
+                                        "UBSAN_OPTIONS",
+                                        "TSAN_OPTIONS",
+                                        "QD_FAULT"};
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && n + 1 < ENV_MAX; i++) {
+        size_t len = strlen(names[i]);
+        for (char **e = environ; *e != NULL; e++)
+            if (strncmp(*e, names[i], len) == 0 && (*e)[len] == '=') {
+                ret[n++] = *e;
+                break;
+            }
+    }
+    ret[n] = NULL;
+    return n;
+}
+
+static int spawn(const char *program, int fd, pid_t *ret_pid)
+{
+    char fd_text[16], pid_text[24];
+    char *argv[] = {(char[]){"quantd"}, (char[]){"--child"}, fd_text, pid_text, NULL}, *env[ENV_MAX];
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    (void)snprintf(fd_text, sizeof fd_text, "%d", CHILD_FD);
+    (void)snprintf(pid_text, sizeof pid_text, "%ld", (long)getpid());
+    (void)harmless_env(env);
+    (void)sigemptyset(&none);
+    (void)sigfillset(&all);
+    int e = posix_spawn_file_actions_init(&files);
+    if (e != 0) return e;
+    e = posix_spawnattr_init(&attr);
+    if (e != 0) {
+        (void)posix_spawn_file_actions_destroy(&files);
+        return e;
+    }
+    if (e == 0) e = posix_spawn_file_actions_adddup2(&files, fd, CHILD_FD); /* also clears close-on-exec */
+    if (e == 0) e = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (e == 0) e = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (e == 0) e = posix_spawn_file_actions_addclosefrom_np(&files, CHILD_FD + 1);
+    if (e == 0) e = posix_spawnattr_setsigmask(&attr, &none);
+    if (e == 0) e = posix_spawnattr_setsigdefault(&attr, &all);
+    if (e == 0) e = posix_spawnattr_setpgroup(&attr, 0); /* a terminal's Ctrl-C is for the supervisor alone */
+    if (e == 0)
+        e = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    if (e == 0) e = posix_spawn(ret_pid, program, &files, &attr, argv, env);
+    (void)posix_spawnattr_destroy(&attr);
+    (void)posix_spawn_file_actions_destroy(&files);
+    return e;
+}
+
+qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, const qd_child_start *start,
+                           qd_childproc **ret, qd_err *err)
+{
+    int fds[2] = {-1, -1};
+    qd_code rc = QD_OK;
+    Quantd__ChildFrame first = QUANTD__CHILD_FRAME__INIT;
+    qd_child_start lent = *start; /* the frame wants it writable */
+    qd_childproc *c = qd_calloc(1, sizeof *c);
+    if (c == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a child");
+    c->pid_fd = c->frames.fd = -1;
+    if (limits != NULL) c->limits = *limits;
+    if (c->limits.kill_ms == 0) c->limits.kill_ms = KILL_MS;
+    if (c->limits.silent_ms == 0) c->limits.silent_ms = SILENT_MS;
+    if (c->limits.stall_ms == 0) c->limits.stall_ms = STALL_MS;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+        rc = qd_fail_errno(err, QD_E_INTERNAL, errno, "socketpair");
+        goto out;
+    }
+    qd_frames_begin(&c->frames, fds[0]);
+    fds[0] = -1;
+    first.version = QD_WIRE_VERSION;
+    first.body_case = QUANTD__CHILD_FRAME__BODY_START;
+    first.start = &lent;
+    QD_TRY(qd_frames_put(&c->frames, &first, err));
+    int e = spawn(program != NULL ? program : "/proc/self/exe", fds[1], &c->pid);
+    if (e != 0) {
+        c->pid = 0;
+        rc = qd_fail_errno(err, QD_E_INTERNAL, e, "cannot start the child process");
+        goto out;
+    }
+    c->pid_fd = pidfd_open(c->pid, 0);
+    c->heard_ms = c->advanced_ms = c->looked_ms = now_ms();
+    *ret = c;
+    c = NULL;
+out:
+    if (fds[1] >= 0) (void)close(fds[1]);
+    qd_childproc_free(c);
+    return rc;
+}
+
+int qd_childproc_fd(const qd_childproc *c)
+{
+    return c->frames.fd;
+}
+
+int qd_childproc_pid_fd(const qd_childproc *c)
+{
+    return c->pid_fd;
+}
+
+pid_t qd_childproc_pid(const qd_childproc *c)
+{
+    return c->pid;
+}
+
+uint64_t qd_childproc_last_tick_ms(const qd_childproc *c)
+{
+    return c->heard_ms;
+}
+
+const qd_child_result *qd_childproc_result_of(const qd_childproc *c)
+{
+    return &c->result;
+}
+
+uint64_t qd_childproc_deadline_ms(const qd_childproc *c)
+{
+    uint64_t at = qd_min_u64(c->heard_ms + c->limits.silent_ms, c->advanced_ms + c->limits.stall_ms);
+    return c->kill_at_ms != 0 ? qd_min_u64(at, c->kill_at_ms) : at;
+}
+
+static void put_error(qd_childproc *c, qd_code code, Quantd__ErrorClass class, const char *text)
+{
+    qd_msg_free(c->result.error);
+    c->result.error = qd_job_error_new();
+    if (c->result.error == NULL) return;
+    c->result.error->error_class = class;
+    c->result.error->time_ms = qd_unix_ms();
+    qd_code ignored = qd_text_set(&c->result.error->code, qd_code_name(code), NULL);
+    ignored = qd_text_set(&c->result.error->message, text, NULL);
+    (void)ignored;
+}
+
+static void kill_for(qd_childproc *c, const char *why)
+{
+    if (c->killed_for == NULL) c->killed_for = why;
+    if (c->pid > 0) (void)kill(c->pid, SIGKILL);
+}
+
+/* Who is to blame when there was no last frame: a signal that bad input can cause counts against the job. */
+static void judge_exit(qd_childproc *c, int status)
+{
+    char text[256];
+    const char *signal_name = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "";
+    if (c->result.ok || c->result.error != NULL) return; /* it told us itself */
+    if (c->kill_at_ms != 0) {
+        c->result.stopped = true;
+        put_error(c, QD_E_CANCELED, QUANTD__ERROR_CLASS__ERROR_JOB, "stopped");
+        return;
+    }
+    if (c->killed_for != NULL) {
+        put_error(c, QD_E_DEVICE, QUANTD__ERROR_CLASS__ERROR_NODE, c->killed_for);
+    } else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+        put_error(c, QD_E_NO_MEMORY, QUANTD__ERROR_CLASS__ERROR_NODE,
+                  "the job's process was killed (signal 9): memory ran out, or somebody ended it");
+    } else if (WIFSIGNALED(status)) {
+        bool node = WTERMSIG(status) == SIGBUS || WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGINT;
+        (void)snprintf(text, sizeof text, "the job's process ended by signal %d (%s)", WTERMSIG(status), signal_name);
+        put_error(c, node ? QD_E_DEVICE : QD_E_INTERNAL,
+                  node ? QUANTD__ERROR_CLASS__ERROR_NODE : QUANTD__ERROR_CLASS__ERROR_JOB, text);
+    } else {
+        (void)snprintf(text, sizeof text, "the job's process ended with exit code %d and without a word",
+                       WEXITSTATUS(status));
+        put_error(c, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_NODE, text);
+    }
+}
+
+static bool waited(qd_childproc *c)
+{
+    int status = 0;
+    if (c->pid == 0) return true;
+    pid_t got = waitpid(c->pid, &status, WNOHANG);
+    if (got == 0 || (got < 0 && errno == EINTR)) return false;
+    c->pid = 0;
+    judge_exit(c, got > 0 ? status : 0);
+    return true;
+}
+
+/* Takes the end frame's parts: they outlive it. */
+static void take_end(qd_childproc *c, Quantd__ChildEnd *end)
+{
+    c->ended = true;
+    c->result.ok = end->ok;
+    c->result.stopped = end->stopped;
+    c->result.device_ms = end->device_ms;
+    if (!end->ok && end->error == NULL) put_error(c, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_JOB, "no reason given");
+    if (!end->ok && end->error != NULL) {
+        qd_msg_free(c->result.error);
+        c->result.error = end->error;
+        end->error = NULL;
+    }
+    c->result.report = end->report;
+    end->report = NULL;
+    if (end->progress != NULL) {
+        qd_msg_free(c->result.progress);
+        c->result.progress = end->progress;
+        end->progress = NULL;
+    }
+}
+
+static void take_tick(qd_childproc *c, Quantd__ChildTick *tick)
+{
+    if (tick->ticks != c->ticks) c->advanced_ms = c->heard_ms;
+    c->ticks = tick->ticks;
+    if (tick->progress == NULL) return;
+    qd_msg_free(c->result.progress);
+    c->result.progress = tick->progress;
+    tick->progress = NULL;
+}
+
+static qd_child_event take(qd_childproc *c)
+{
+    c->heard_ms = now_ms();
+    switch (c->frame->body_case) {
+    case QUANTD__CHILD_FRAME__BODY_TICK:
+        take_tick(c, c->frame->tick);
+        return QD_CHILD_TICKED;
+    case QUANTD__CHILD_FRAME__BODY_LOG:
+        return QD_CHILD_LOGGED;
+    case QUANTD__CHILD_FRAME__BODY_ASK:
+        c->advanced_ms = c->heard_ms;
+        return QD_CHILD_ASKS;
+    case QUANTD__CHILD_FRAME__BODY_END:
+        take_end(c, c->frame->end);
+        return QD_CHILD_NOTHING;
+    default:
+        c->broken = true;
+        kill_for(c, "the job's process sent a frame that it must not send");
+        return QD_CHILD_NOTHING;
+    }
+}
+
+qd_child_event qd_childproc_next(qd_childproc *c, const qd_child_frame **ret_frame)
+{
+    uint64_t now = now_ms();
+    qd_msg_free(c->frame);
+    c->frame = NULL;
+    *ret_frame = NULL;
+    if (c->exited) return QD_CHILD_NOTHING;
+    if (now - c->looked_ms > OWN_PAUSE_MS) { /* we were held up ourselves: its silence is not its fault */
+        c->heard_ms += now - c->looked_ms;
+        c->advanced_ms += now - c->looked_ms;
+    }
+    c->looked_ms = now;
+    if (!c->broken && qd_frames_flush(&c->frames, NULL) != QD_OK && c->frames.eof) c->broken = true;
+    while (!c->broken) {
+        if (qd_frames_next(&c->frames, &c->frame, NULL) != QD_OK) { /* what it says is not to be trusted any more */
+            c->broken = true;
+            kill_for(c, "the job's process sent what is no frame");
+            break;
+        }
+        if (c->frame == NULL) break;
+        qd_child_event e = take(c);
+        *ret_frame = c->frame;
+        if (e != QD_CHILD_NOTHING) return e;
+        qd_msg_free(c->frame);
+        c->frame = NULL;
+        *ret_frame = NULL;
+    }
+    /* Its last words are read before its end is looked at. */
+    if ((c->broken || c->frames.eof) && waited(c)) {
+        c->exited = true;
+        return QD_CHILD_EXITED;
+    }
+    if (c->kill_at_ms != 0 && now >= c->kill_at_ms) kill_for(c, "stopped");
+    if (now >= c->heard_ms + c->limits.silent_ms) kill_for(c, "the job's process fell silent");
+    if (now >= c->advanced_ms + c->limits.stall_ms) kill_for(c, "the job did not advance any more");
+    return QD_CHILD_NOTHING;
+}
+
+static void put(qd_childproc *c, const Quantd__ChildFrame *frame)
+{
+    if (c->broken || c->exited) return;
+    /* A queue that is full belongs to a child that reads nothing: the limits see to it. */
+    if (qd_frames_put(&c->frames, frame, NULL) != QD_OK || qd_frames_flush(&c->frames, NULL) != QD_OK) return;
+}
+
+void qd_childproc_allow(qd_childproc *c)
+{
+    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    f.version = QD_WIRE_VERSION;
+    f.body_case = QUANTD__CHILD_FRAME__BODY_ALLOW;
+    f.allow = true;
+    put(c, &f);
+}
+
+void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason)
+{
+    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildStop stop = QUANTD__CHILD_STOP__INIT;
+    char text[256];
+    (void)snprintf(text, sizeof text, "%s", reason != NULL ? reason : "");
+    stop.kind = kind;
+    stop.reason = text;
+    f.version = QD_WIRE_VERSION;
+    f.body_case = QUANTD__CHILD_FRAME__BODY_STOP;
+    f.stop = &stop;
+    if (c->kill_at_ms == 0) c->kill_at_ms = now_ms() + c->limits.kill_ms;
+    put(c, &f);
+}
+
+void qd_childproc_free(qd_childproc *c)
+{
+    if (c == NULL) return;
+    if (c->pid > 0) {
+        (void)kill(c->pid, SIGKILL);
+        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR) continue;
+    }
+    if (c->pid_fd >= 0) (void)close(c->pid_fd);
+    qd_frames_done(&c->frames);
+    qd_msg_free(c->frame);
+    qd_msg_free(c->result.error);
+    qd_msg_free(c->result.report);
+    qd_msg_free(c->result.progress);
+    qd_free(c);
+}
