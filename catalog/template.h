@@ -64,6 +64,9 @@ QD_MUST_CHECK qd_code qd_template_load(const char *dirs, const char *id, qd_temp
 QD_MUST_CHECK qd_code qd_template_list(const char *dirs, qd_arena *arena, const char ***ret_ids, uint32_t *ret_n,
                                        qd_err *err);
 void qd_template_done(qd_template *t);
+/* ":"-joined template directories that exist: `given` alone when it is not NULL, else $QD_TEMPLATES, else those this
+ * program was built with. NULL when memory is out; qd_free(). */
+char *qd_template_dirs(const char *given);
 
 /* Values for a template's parameters: defaults overlaid by NAME=VALUE settings. */
 typedef struct qd_values {

@@ -16,8 +16,4 @@ int qd_cmd_templates(int argc, char **argv);
  * code. */
 int qd_cmd_fail(const qd_err *err, bool json);
 
-/* ":"-joined template directories that exist: `given` alone when it is not NULL, else $QD_TEMPLATES, else those this
- * program was built with. NULL when memory is out; qd_free(). */
-char *qd_cmd_template_dirs(const char *given);
-
 #endif

@@ -1,5 +1,6 @@
 /* quantize.c -- `quantctl quantize`: a job in this process, without a bus. */
 #include "base/mem.h"
+#include "catalog/template.h"
 #include "cli/args.h"
 #include "cli/cmd.h"
 #include "cli/progress.h"
@@ -132,7 +133,7 @@ int qd_cmd_quantize(int argc, char **argv)
         rc = qd_fail(&err, QD_E_USAGE, "--format %s: expected compressed-tensors or modelopt", a.format);
         goto out;
     }
-    dirs = qd_cmd_template_dirs(a.templates);
+    dirs = qd_template_dirs(a.templates);
     if (dirs == NULL) {
         rc = qd_fail(&err, QD_E_NO_MEMORY, "out of memory");
         goto out;

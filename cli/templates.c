@@ -87,7 +87,7 @@ int qd_cmd_templates(int argc, char **argv)
         (void)fputs(k_usage, stdout);
         return 0;
     }
-    dirs = qd_cmd_template_dirs(dir);
+    dirs = qd_template_dirs(dir);
     if (dirs == NULL) {
         rc = qd_fail(&err, QD_E_NO_MEMORY, "out of memory");
         goto out;

@@ -35,6 +35,7 @@ struct qd_child_link {
     char phase[32];
     Quantd__Progress progress; /* its phase points to the member above */
     bool allowed, ending;
+    uint64_t alive_until_ms; /* the supervisor's promise to be heard again; 0: it made none */
     Quantd__StopKind stop;
     char stop_reason[256];
     qd_cancel *cancel;
@@ -154,6 +155,8 @@ static bool take(qd_child_link *l)
         if (qd_frames_next(&l->frames, &f, NULL) != QD_OK || (f == NULL && l->frames.eof)) return false;
         if (f == NULL) return true;
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_ALLOW) l->allowed = f->allow;
+        if (f->body_case == QUANTD__CHILD_FRAME__BODY_ALIVE_MS)
+            l->alive_until_ms = f->alive_ms == 0 ? 0 : qd_mono_ns() / 1000000 + f->alive_ms;
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_STOP) {
             l->stop = f->stop->kind;
             (void)snprintf(l->stop_reason, sizeof l->stop_reason, "%s", f->stop->reason);
@@ -179,7 +182,8 @@ static void link_run(void *arg, unsigned worker)
         bool waiting = qd_frames_waiting(&l->frames), over = l->ending && !waiting;
         (void)pthread_cond_broadcast(&l->changed);
         unlock(l);
-        if (!alive) _exit(EXIT_NO_JOB); /* nobody is there to tell: leave everything as it is */
+        /* Nobody is there to tell, or a stopped supervisor, whose job may be another's by now: leave all as it is. */
+        if (!alive || (l->alive_until_ms != 0 && now > l->alive_until_ms && !over)) _exit(EXIT_NO_JOB);
         if (over) return;
         struct pollfd fds[] = {{.fd = l->frames.fd, .events = (short)(POLLIN | (waiting ? POLLOUT : 0))},
                                {.fd = l->wake_fd, .events = POLLIN}};

@@ -343,7 +343,16 @@ void qd_childproc_allow(qd_childproc *c)
     put(c, &f);
 }
 
-void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason)
+void qd_childproc_alive(qd_childproc *c, uint64_t alive_ms)
+{
+    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    f.version = QD_WIRE_VERSION;
+    f.body_case = QUANTD__CHILD_FRAME__BODY_ALIVE_MS;
+    f.alive_ms = alive_ms;
+    put(c, &f);
+}
+
+void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason, uint64_t kill_ms)
 {
     Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
     Quantd__ChildStop stop = QUANTD__CHILD_STOP__INIT;
@@ -354,7 +363,8 @@ void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reaso
     f.version = QD_WIRE_VERSION;
     f.body_case = QUANTD__CHILD_FRAME__BODY_STOP;
     f.stop = &stop;
-    if (c->kill_at_ms == 0) c->kill_at_ms = now_ms() + c->limits.kill_ms;
+    uint64_t at = now_ms() + (kill_ms != 0 ? kill_ms : c->limits.kill_ms);
+    if (c->kill_at_ms == 0 || at < c->kill_at_ms) c->kill_at_ms = at;
     put(c, &f);
 }
 

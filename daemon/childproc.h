@@ -46,8 +46,10 @@ uint64_t qd_childproc_deadline_ms(const qd_childproc *c);
  * until the next call. */
 qd_child_event qd_childproc_next(qd_childproc *c, const qd_child_frame **ret_frame);
 void qd_childproc_allow(qd_childproc *c);
-/* Token first, SIGKILL after kill_ms; again with another kind: that one holds, the time does not begin anew. */
-void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason);
+/* Promises to call this again within alive_ms; the child ends itself when that is not kept. */
+void qd_childproc_alive(qd_childproc *c, uint64_t alive_ms);
+/* Token first, SIGKILL after kill_ms (0: the limits'). Again: the later kind and the earlier end hold. */
+void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason, uint64_t kill_ms);
 uint64_t qd_childproc_last_tick_ms(const qd_childproc *c); /* monotonic; when the job last advanced is behind it */
 const qd_child_result *qd_childproc_result_of(const qd_childproc *c);
 /* Kills it where it still runs, waits for its end (a killed process ends at once), frees. NULL is a no-op. */

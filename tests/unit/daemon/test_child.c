@@ -108,7 +108,7 @@ static int act(int fd, long parent)
     if (strcmp(what, "stalled") == 0) tick_for_ever(&f, false);
     if (strcmp(what, "surroundings") == 0) tell_surroundings(&f);
     if (strcmp(what, "garbage") == 0 && write(fd, "\xff\xff\xff\xff....", 8) == 8) (void)pause();
-    if (strcmp(what, "half") == 0 && write(fd, "\x10\0\0\0half", 8) == 8) return 0;
+    if (strcmp(what, "half") == 0 && write(fd, "\x10\0\0\0half", 8) != 8) return 95;
     qd_frames_done(&f);
     return 7;
 }
@@ -246,7 +246,7 @@ static void a_stop_instead_of_a_yes_leaves_staging_and_no_output(void **state)
     run r;
     begin(&r, "real", NULL);
     assert_int_equal(follow(&r, QD_CHILD_ASKS), QD_CHILD_ASKS);
-    qd_childproc_stop(r.c, QUANTD__STOP_KIND__STOP_CANCEL, "by ann");
+    qd_childproc_stop(r.c, QUANTD__STOP_KIND__STOP_CANCEL, "by ann", 0);
     const qd_child_result *res = exited(&r);
     assert_false(res->ok);
     assert_true(res->stopped);
@@ -350,7 +350,7 @@ static void a_child_that_does_not_listen_is_killed_after_the_stop(void **state)
     run r;
     begin(&r, "deaf", &limits);
     assert_int_equal(follow(&r, QD_CHILD_TICKED), QD_CHILD_TICKED);
-    qd_childproc_stop(r.c, QUANTD__STOP_KIND__STOP_CANCEL, "");
+    qd_childproc_stop(r.c, QUANTD__STOP_KIND__STOP_CANCEL, "", 0);
     const qd_child_result *res = exited(&r);
     assert_true(res->stopped);
     assert_false(res->ok);

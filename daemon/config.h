@@ -1,0 +1,23 @@
+/* config.h -- quantd's settings: the table behind quantd.conf, --set and docs/config.md. */
+#ifndef QD_DAEMON_CONFIG_H
+#define QD_DAEMON_CONFIG_H
+
+#include "base/conf.h"
+#include "base/log.h"
+
+typedef struct qd_settings {
+    const char *nats_url, *nats_credentials, *nats_nkey, *nats_nkey_seed, *nats_ca, *nats_cert, *nats_key;
+    uint64_t nats_timeout_ms, nats_replicas;
+    const char *worker, *device, *output_roots, *source_roots, *templates, *api_time_zone;
+    uint64_t threads, memory_bytes;
+    uint64_t lease_ms, heartbeat_ms, sweep_ms, drain_ms, cancel_ms, silent_ms, stall_ms, attempts_max, running_max,
+        queued_max, recorded_max, retention_ms, log_bytes_max;
+    uint64_t log_level, log_lines_per_s;
+} qd_settings;
+
+extern const qd_conf_def qd_settings_def;
+
+/* True when path is absolute, without ".." and below one of the ':'-separated roots (empty: any). */
+bool qd_path_below(const char *path, const char *roots);
+
+#endif

@@ -1,0 +1,141 @@
+#include "daemon/joblog.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/path.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static uint64_t now_ms(void)
+{
+    return qd_mono_ns() / 1000000;
+}
+
+static Quantd__LogLine **slot(const qd_joblog *l, size_t i)
+{
+    return &l->lines[(l->first + i) % QD_JOBLOG_WAITING_MAX];
+}
+
+void qd_joblog_begin(qd_joblog *l, size_t text_max)
+{
+    *l = (qd_joblog){.text_max = text_max, .last_percent = -1};
+}
+
+static void drop_first(qd_joblog *l, size_t n)
+{
+    for (size_t i = 0; i < n; i++) qd_msg_free(*slot(l, i));
+    l->first = (l->first + n) % QD_JOBLOG_WAITING_MAX;
+    l->n -= n;
+}
+
+void qd_joblog_done(qd_joblog *l)
+{
+    if (l == NULL) return;
+    if (l->lines != NULL) drop_first(l, l->n);
+    qd_free(l->lines);
+    qd_buf_done(&l->text);
+    *l = (qd_joblog){0};
+}
+
+void qd_joblog_format(uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret)
+{
+    static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARNING", "ERROR"};
+    time_t s = (time_t)(time_ms / 1000);
+    struct tm t;
+    char when[32] = "";
+    if (localtime_r(&s, &t) != NULL) (void)strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &t);
+    qd_buf_printf(ret, "%s - %s - %s\n", when, (unsigned)level < 5 ? names[level] : names[0], text);
+}
+
+static void keep_text(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
+{
+    if (l->text_full) return;
+    if (l->text.len + strlen(text) + 64 > l->text_max) {
+        l->text_full = true;
+        text = "the log is longer than this file may be; the rest was told in the event stream only";
+    }
+    qd_joblog_format(time_ms, level, text, &l->text);
+    l->n_text++;
+}
+
+void qd_joblog_add(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
+{
+    keep_text(l, time_ms, level, text);
+    if (l->lines == NULL) l->lines = qd_calloc(QD_JOBLOG_WAITING_MAX, sizeof(*l->lines));
+    Quantd__LogLine *line = l->lines == NULL ? NULL : qd_log_line_new();
+    if (line == NULL || qd_text_set(&line->text, text, NULL) != QD_OK) {
+        qd_msg_free(line);
+        l->dropped++;
+        return;
+    }
+    line->time_ms = time_ms;
+    line->level = level;
+    if (l->n == QD_JOBLOG_WAITING_MAX) { /* the bus is away for long */
+        l->dropped++;
+        qd_msg_free(line);
+        return;
+    }
+    if (l->n == 0) l->oldest_ms = now_ms();
+    *slot(l, l->n++) = line;
+}
+
+void qd_joblog_progress(qd_joblog *l, uint32_t permille)
+{
+    char text[64];
+    int percent = (int)(permille / 10);
+    if (percent == l->last_percent) return;
+    l->last_percent = percent;
+    (void)snprintf(text, sizeof text, "Quantization progress: %d%%", percent);
+    qd_joblog_add(l, qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, text);
+}
+
+uint64_t qd_joblog_due_ms(const qd_joblog *l)
+{
+    return l->n == 0 ? UINT64_MAX : l->oldest_ms + QD_JOBLOG_BATCH_MS;
+}
+
+qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all, qd_err *err)
+{
+    while (l->n > 0) {
+        Quantd__LogLine *batch[QD_JOBLOG_BATCH_LINES];
+        size_t n = 0, bytes = 0, most = l->in_batch != 0 ? l->in_batch : QD_JOBLOG_BATCH_LINES;
+        for (; n < l->n && n < most; n++) {
+            batch[n] = *slot(l, n);
+            bytes += strlen(batch[n]->text) + 24;
+            if (n > 0 && bytes > QD_JOBLOG_BATCH_BYTES && l->in_batch == 0) break;
+        }
+        bool full = n < l->n || n == QD_JOBLOG_BATCH_LINES;
+        if (!all && !full && now_ms() < qd_joblog_due_ms(l)) return QD_OK;
+        l->in_batch = n;
+        qd_code rc = qd_task_log(t, batch, n, p, err);
+        if (rc == QD_E_AWAY) return rc;
+        drop_first(l, n); /* sent, or never to be taken */
+        l->in_batch = 0;
+        l->oldest_ms = now_ms();
+        if (rc != QD_OK) return rc;
+    }
+    return QD_OK;
+}
+
+qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd_err *err)
+{
+    qd_buf text = {0};
+    qd_code rc = QD_OK;
+    char *path = qd_path_join(dir, QD_JOBLOG_FILE);
+    if (path == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the log");
+        goto out;
+    }
+    if (l->text.len != 0) qd_buf_add(&text, l->text.data, l->text.len);
+    if (last_line != NULL) qd_joblog_format(qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, last_line, &text);
+    QD_TRY(qd_buf_check(&text, err));
+    QD_TRY(qd_file_replace(path, text.data, text.len, err));
+out:
+    qd_buf_done(&text);
+    qd_free(path);
+    return rc;
+}

@@ -1,0 +1,356 @@
+/* run.c -- the job in work: its child, lease, log and end. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "daemon/worker_inside.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    EVENTS_A_STEP = 512,
+    PROGRESS_MS = 2000,
+    ASK_MS = 200,
+    POLL_MS = 100,     /* where the bus cannot wake us */
+    POLL_FD_MS = 1000, /* where it can */
+    RETRY_MS = 200,
+    SHORT_KILL_MS = 1
+};
+
+static void note(qd_worker *w, Quantd__LogLevel level, const char *text)
+{
+    qd_joblog_add(&w->run.log, qd_unix_ms(), level, text);
+}
+
+/* What the service does not allow, whatever the child would say. */
+static qd_code check_paths(const qd_worker *w, const qd_job_spec *spec, qd_err *err)
+{
+    if (!qd_path_below(spec->output_path, w->settings->output_roots))
+        return qd_fail(err, QD_E_INPUT, "output %.200s: this service writes below %.200s only", spec->output_path,
+                       w->settings->output_roots);
+    if (!qd_path_below(spec->source_path, w->settings->source_roots))
+        return qd_fail(err, QD_E_INPUT, "model %.200s: this service reads below %.200s only", spec->source_path,
+                       w->settings->source_roots);
+    return QD_OK;
+}
+
+static qd_code spawn(qd_worker *w, qd_err *err)
+{
+    qd_job_run *r = &w->run;
+    const qd_job_record *rec = qd_task_record(r->task);
+    const qd_child_limits limits = {
+        .kill_ms = w->settings->cancel_ms, .silent_ms = w->settings->silent_ms, .stall_ms = w->settings->stall_ms};
+    char staging[QD_RUN_PATH_MAX];
+    qd_code rc = QD_OK;
+    qd_child_start *s = qd_child_start_new();
+    if (s == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a job");
+    QD_TRY(check_paths(w, rec->spec, err));
+    qd_task_staging(r->task, staging, sizeof staging);
+    QD_TRY(qd_text_set(&s->job_id, rec->id, err));
+    QD_TRY(qd_text_set(&s->staging_path, staging, err));
+    QD_TRY(qd_text_set(&s->device, w->device, err));
+    QD_TRY(qd_text_set(&s->template_dirs, w->templates, err));
+    s->epoch = rec->epoch;
+    s->threads = (uint32_t)w->settings->threads;
+    s->memory_bytes = w->settings->memory_bytes;
+    s->resume = true;
+    s->spec = rec->spec; /* lent */
+    rc = qd_childproc_spawn(w->program, &limits, s, &r->child, err);
+    s->spec = NULL;
+out:
+    qd_msg_free(s);
+    return rc;
+}
+
+/* The task ends without a child: what was wrong is in why. */
+static void fail_at_once(qd_worker *w, const qd_err *why)
+{
+    qd_job_run *r = &w->run;
+    qd_log_err(w->log, QD_LOG_ERROR, "job cannot be started", why);
+    r->exited = true;
+    r->start_error = *why;
+}
+
+void qd_run_begin(qd_worker *w, qd_task *task)
+{
+    qd_err err = {0};
+    const qd_job_record *rec = qd_task_record(task);
+    uint64_t now = qd_worker_now_ms();
+    w->run = (qd_job_run){.task = task, .began_ms = now, .renew_ms = now, .progress_ms = now + PROGRESS_MS};
+    qd_joblog_begin(&w->run.log, w->settings->log_bytes_max);
+    qd_log_field(w->log, "job", rec->id);
+    qd_log_say(w->log, QD_LOG_INFO, "job taken: %s with %s to %s epoch=%" PRIu64 " attempt=%u", rec->spec->source_path,
+               rec->spec->template_id, rec->spec->output_path, (uint64_t)rec->epoch, (unsigned)rec->attempts);
+    note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Starting quantization...");
+    if (spawn(w, &err) != QD_OK) fail_at_once(w, &err);
+}
+
+void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why)
+{
+    static const Quantd__StopKind kinds[] = {QUANTD__STOP_KIND__STOP_NONE, QUANTD__STOP_KIND__STOP_DRAIN,
+                                             QUANTD__STOP_KIND__STOP_CANCEL, QUANTD__STOP_KIND__STOP_FENCED};
+    qd_job_run *r = &w->run;
+    if (r->task == NULL || r->stop > cause) return;
+    bool again = r->stop == cause;
+    if (again && cause != QD_STOP_DRAIN) return;
+    r->stop = cause;
+    qd_log_say(w->log, QD_LOG_INFO, "job is stopped: %s", why);
+    if (r->child == NULL || r->exited) return;
+    uint64_t kill_ms = cause != QD_STOP_DRAIN ? w->settings->cancel_ms : again ? SHORT_KILL_MS : w->settings->drain_ms;
+    qd_childproc_stop(r->child, kinds[cause], why, kill_ms);
+}
+
+/* What the record says about us, from any call of the task. */
+static void heed(qd_worker *w, qd_code rc, const qd_err *err)
+{
+    if (rc == QD_E_CANCELED) qd_run_stop(w, QD_STOP_CANCEL, "canceled");
+    if (rc == QD_E_CONFLICT || rc == QD_E_NOT_FOUND) qd_run_stop(w, QD_STOP_FENCED, err->msg);
+}
+
+static void pump_child(qd_worker *w)
+{
+    qd_job_run *r = &w->run;
+    for (int i = 0; i < EVENTS_A_STEP && r->child != NULL && !r->exited; i++) {
+        const qd_child_frame *f = NULL;
+        switch (qd_childproc_next(r->child, &f)) {
+        case QD_CHILD_NOTHING:
+            return;
+        case QD_CHILD_TICKED: {
+            const qd_progress *p = qd_childproc_result_of(r->child)->progress;
+            if (p != NULL) qd_joblog_progress(&r->log, p->permille);
+            break;
+        }
+        case QD_CHILD_LOGGED:
+            for (size_t k = 0; k < f->log->n_lines; k++)
+                qd_joblog_add(&r->log, f->log->lines[k]->time_ms, f->log->lines[k]->level, f->log->lines[k]->text);
+            break;
+        case QD_CHILD_ASKS:
+            r->asks = true;
+            break;
+        case QD_CHILD_EXITED:
+            r->exited = true;
+            break;
+        }
+    }
+}
+
+/* The child waits for the last word before the rename. Its log goes in first, so that it is whole when OUT appears. */
+static void answer(qd_worker *w, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    qd_err err = {0};
+    char staging[QD_RUN_PATH_MAX];
+    if (!r->asks || r->exited || r->stop != QD_STOP_NONE || now < r->ask_ms) return;
+    qd_code rc = qd_task_may_commit(r->task, &err);
+    r->ask_ms = now + ASK_MS;
+    heed(w, rc, &err);
+    if (rc != QD_OK) return;
+    qd_joblog_progress(&r->log, 1000);
+    qd_task_staging(r->task, staging, sizeof staging);
+    rc = qd_joblog_store(&r->log, staging, "Quantization succeeded!", &err);
+    if (rc == QD_OK)
+        qd_task_set_log_lines(r->task, r->log.n_text + 1);
+    else
+        qd_log_err(w->log, QD_LOG_WARN, "the job's log is not stored beside its report", &err);
+    r->asks = false;
+    qd_childproc_allow(r->child);
+}
+
+/* Whoever takes the job renames staging first: a path that is gone is the fence that is seen without the bus. */
+static bool staging_is_gone(qd_worker *w)
+{
+    qd_job_run *r = &w->run;
+    char staging[QD_RUN_PATH_MAX];
+    qd_task_staging(r->task, staging, sizeof staging);
+    if (qd_path_is_dir(staging)) {
+        r->seen_staging = true;
+        return false;
+    }
+    return r->seen_staging && !qd_path_exists(qd_task_record(r->task)->spec->output_path);
+}
+
+static void renew(qd_worker *w, bool bus_up, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    qd_err err = {0};
+    if (now < r->renew_ms || r->exited) return;
+    r->renew_ms = now + w->settings->lease_ms / 3;
+    qd_childproc_alive(r->child, w->settings->lease_ms * 2 / 3);
+    if (staging_is_gone(w)) {
+        qd_run_stop(w, QD_STOP_FENCED, "another worker has taken its staging directory");
+        return;
+    }
+    if (!bus_up) return;
+    qd_code rc = qd_task_renew(r->task, &err);
+    heed(w, rc, &err);
+    if (rc == QD_E_AWAY) r->renew_ms = now + RETRY_MS;
+}
+
+static void follow_record(qd_worker *w, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    qd_err err = {0};
+    if (r->exited || r->stop >= QD_STOP_CANCEL) return;
+    int fd = qd_task_fd(r->task);
+    if (fd < 0 && now < r->poll_ms) return;
+    r->poll_ms = now + (fd < 0 ? POLL_MS : POLL_FD_MS);
+    qd_code rc = qd_task_poll(r->task, 0, &err);
+    heed(w, rc, &err);
+}
+
+static void write_progress(qd_worker *w, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    qd_err err = {0};
+    const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
+    if (r->exited || r->stop != QD_STOP_NONE || p == NULL || now < r->progress_ms || p->permille == r->told_permille)
+        return;
+    r->progress_ms = now + PROGRESS_MS;
+    r->told_permille = p->permille;
+    heed(w, qd_task_progress(r->task, p, &err), &err);
+}
+
+static void send_log(qd_worker *w, bool all)
+{
+    qd_job_run *r = &w->run;
+    qd_err err = {0};
+    const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
+    qd_code rc = qd_joblog_send(&r->log, r->task, p, all, &err);
+    if (rc != QD_OK && rc != QD_E_AWAY) qd_log_err(w->log, QD_LOG_WARN, "log lines could not be sent", &err);
+}
+
+/* The last line of the job's log. */
+static void tell_end(qd_worker *w, const qd_child_result *res, const qd_job_error *error)
+{
+    qd_job_run *r = &w->run;
+    char text[QD_ERR_MSG_BYTES + 64];
+    if (r->told) return;
+    r->told = true;
+    if (res != NULL && res->ok && r->stop < QD_STOP_CANCEL) {
+        qd_joblog_progress(&r->log, 1000);
+        note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Quantization succeeded!");
+    } else if (r->stop == QD_STOP_CANCEL) {
+        note(w, QUANTD__LOG_LEVEL__LOG_WARN, "Quantization canceled.");
+    } else if (r->stop == QD_STOP_DRAIN) {
+        note(w, QUANTD__LOG_LEVEL__LOG_INFO, "The worker stops; the job goes on where it was on another one.");
+    } else if (error != NULL) {
+        (void)snprintf(text, sizeof text, "Quantization failed: %s", error->message);
+        note(w, QUANTD__LOG_LEVEL__LOG_ERROR, text);
+    }
+    if (r->log.dropped != 0) {
+        (void)snprintf(text, sizeof text, "%" PRIu64 " log lines were lost", r->log.dropped);
+        note(w, QUANTD__LOG_LEVEL__LOG_WARN, text);
+    }
+}
+
+static qd_job_error *start_error(const qd_err *why)
+{
+    qd_job_error *e = qd_job_error_new();
+    if (e == NULL || qd_text_set(&e->code, qd_code_name(why->code), NULL) != QD_OK ||
+        qd_text_set(&e->message, why->msg, NULL) != QD_OK) {
+        qd_msg_free(e);
+        return NULL;
+    }
+    e->error_class = qd_jobs_class_of(why->code);
+    if (why->code == QD_E_INTERNAL) e->error_class = QUANTD__ERROR_CLASS__ERROR_NODE; /* a process that did not start */
+    return e;
+}
+
+/* Writes how it ended. AWAY: again later, with the same arguments. */
+static qd_code write_end(qd_worker *w, const qd_child_result *res, const qd_job_error *error, const char **ret_what,
+                         qd_err *err)
+{
+    qd_job_run *r = &w->run;
+    bool dead = false;
+    qd_code rc = QD_OK;
+    uint64_t device_ms = qd_worker_now_ms() - r->began_ms;
+    if (r->stop == QD_STOP_FENCED) {
+        *ret_what = "let go: it is another worker's";
+    } else if (res != NULL && res->ok) {
+        *ret_what = "succeeded";
+        rc = qd_task_finish(r->task, res->report, device_ms, err);
+        if (rc == QD_E_CANCELED) *ret_what = "canceled";
+    } else if (r->stop == QD_STOP_CANCEL) {
+        *ret_what = "canceled";
+        rc = qd_task_canceled(r->task, device_ms, err);
+    } else if (r->stop == QD_STOP_DRAIN || error == NULL) {
+        *ret_what = "handed back";
+        rc = qd_task_hand_back(r->task, res != NULL ? res->progress : NULL, device_ms, err);
+    } else {
+        rc = qd_task_fail(r->task, error, device_ms, &dead, err);
+        *ret_what = dead ? "failed" : "failed here, another worker may try";
+    }
+    return rc;
+}
+
+static void end_run(qd_worker *w, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    const qd_child_result *res = r->child == NULL ? NULL : qd_childproc_result_of(r->child);
+    qd_job_error *own = r->child == NULL ? start_error(&r->start_error) : NULL;
+    const qd_job_error *error = res != NULL ? res->error : own;
+    const char *what = "";
+    qd_err err = {0};
+    if (now < r->retry_ms) goto out;
+    r->retry_ms = now + RETRY_MS;
+    if (res != NULL && res->ok) heed(w, qd_task_check(r->task, &err), &err); /* a cancel of the last moment */
+    tell_end(w, res, error);
+    if (r->stop != QD_STOP_FENCED) send_log(w, true);
+    if (r->log.n != 0 && r->stop != QD_STOP_FENCED) goto out; /* the bus is away */
+    qd_code rc = write_end(w, res, error, &what, &err);
+    if (rc == QD_E_CANCELED && strcmp(what, "canceled") != 0) { /* it came while we wrote something else */
+        r->stop = QD_STOP_CANCEL;
+        goto out;
+    }
+    if (rc == QD_E_AWAY) goto out;
+    if (rc != QD_OK && rc != QD_E_CANCELED && rc != QD_E_CONFLICT)
+        qd_log_err(w->log, QD_LOG_ERROR, "the job's end could not be written; its lease will run out", &err);
+    if (rc == QD_E_CONFLICT) what = "let go: it is another worker's";
+    qd_log_say(w->log, error != NULL && r->stop == QD_STOP_NONE ? QD_LOG_WARN : QD_LOG_INFO, "job %s%s%s", what,
+               error != NULL && r->stop == QD_STOP_NONE ? ": " : "",
+               error != NULL && r->stop == QD_STOP_NONE ? error->message : "");
+    w->jobs_done += rc == QD_OK && res != NULL && res->ok;
+    w->jobs_failed += error != NULL && r->stop == QD_STOP_NONE;
+    qd_run_drop(w);
+    w->fetch_ms = 0; /* the next one at once */
+    w->heartbeat_ms = 0;
+out:
+    qd_msg_free(own);
+}
+
+void qd_run_step(qd_worker *w, bool bus_up)
+{
+    qd_job_run *r = &w->run;
+    if (r->task == NULL) return;
+    pump_child(w);
+    uint64_t now = qd_worker_now_ms();
+    renew(w, bus_up, now);
+    if (!bus_up) return;
+    follow_record(w, now);
+    answer(w, now);
+    write_progress(w, now);
+    if (r->exited)
+        end_run(w, now);
+    else
+        send_log(w, false);
+}
+
+uint64_t qd_run_due_ms(const qd_worker *w)
+{
+    const qd_job_run *r = &w->run;
+    if (r->task == NULL) return UINT64_MAX;
+    if (r->exited || r->child == NULL) return r->retry_ms;
+    uint64_t at = qd_min_u64(r->renew_ms, qd_childproc_deadline_ms(r->child));
+    at = qd_min_u64(at, r->poll_ms);
+    at = qd_min_u64(at, qd_joblog_due_ms(&r->log));
+    return r->asks ? qd_min_u64(at, r->ask_ms) : at;
+}
+
+void qd_run_drop(qd_worker *w)
+{
+    qd_childproc_free(w->run.child);
+    qd_task_free(w->run.task);
+    qd_joblog_done(&w->run.log);
+    qd_log_field(w->log, "job", NULL);
+    memset(&w->run, 0, sizeof w->run);
+}
