@@ -2,6 +2,9 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "cli/cmd.h"
+#ifdef QD_WITH_REMOTE
+#include "cli/remote.h"
+#endif
 
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +19,19 @@ static const struct {
     {"diff", qd_cmd_diff, "error of a quantized model against its source, worst first"},
     {"import-gguf", qd_cmd_import_gguf, "a GGUF file as a BF16 model directory"},
     {"templates", qd_cmd_templates, "the compression templates"},
+#ifdef QD_WITH_REMOTE
+    {"submit", qd_cmd_submit, "give a job to the workers"},
+    {"watch", qd_cmd_watch, "follow a job to its end"},
+    {"logs", qd_cmd_logs, "a job's log; -f follows it"},
+    {"list", qd_cmd_list, "the jobs"},
+    {"get", qd_cmd_get, "all about one job"},
+    {"cancel", qd_cmd_cancel, "stop a job"},
+    {"delete", qd_cmd_delete, "forget a job that has ended"},
+    {"workers", qd_cmd_workers, "the workers"},
+    {"drain", qd_cmd_drain, "end a worker; its job goes on elsewhere"},
+    {"dlq", qd_cmd_dlq, "the jobs that were given up"},
+    {"audit", qd_cmd_audit, "who asked for what"},
+#endif
 };
 
 static void usage(FILE *f)

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Jobs through nats-server and a worker: submit, watch, logs, cancel, list, get, delete, workers, audit."""
+import os
+import signal
+import time
+
+import big
+import cluster
+import qd
+import st
+
+LINE = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - (INFO|WARNING|ERROR) - "
+
+
+class Jobs(cluster.Case):
+    def setUp(self):
+        super().setUp()
+        self.model = st.make_dir(self.path("model"), st.llama(), side={"tokenizer.json": b"{}"})
+        self.quantize(self.model, self.path("expected"))
+
+    def slow_job(self):
+        """A job that runs for a while: (id, out) when its first units are done."""
+        job, out = self.c.submit(big.model(), "slow", "--set", "block_scale=mse")
+        cluster.wait_for(lambda: self.c.units(out) > 3 or self.c.state(job) in cluster.END, "the first units")
+        return job, out
+
+    def test_a_job_succeeds_with_the_bytes_of_a_local_run(self):
+        self.c.worker("w1")
+        job, out = self.c.submit(self.model, "a", "--name", "first job")
+        r = self.succeeded(job, out, self.path("expected"))
+        self.assertTrue(out.endswith("." + job))
+        self.assertEqual(r["name"], "first job")
+        self.assertEqual(r["quantized_linears"], 14)
+        self.assertEqual(r["report"], out + "/report.json")
+        self.assertEqual(r["attempts"], 1)
+        self.assertEqual(self.c.left_over(), [])
+        with open(os.path.join(out, "quantd.log"), encoding="utf-8") as f:
+            stored = f.read().splitlines()
+        self.assertEqual(len(stored), r["log_lines"])
+        for line in stored:
+            self.assertRegex(line, LINE)
+        self.assertTrue(stored[0].endswith(" - INFO - Starting quantization..."), stored)
+        self.assertTrue(stored[-2].endswith(" - INFO - Quantization progress: 100%"), stored)
+        self.assertTrue(stored[-1].endswith(" - INFO - Quantization succeeded!"), stored)
+        told = self.c.ctl("logs", job).out.splitlines()
+        self.assertEqual([line[22:] for line in told], [line[22:] for line in stored])
+        self.assertEqual(cluster.lines_of(self.c.ctl("logs", "-f", job, "--json")), [line.split(" - ", 2)[2] for line in stored])
+
+    def test_watch_follows_to_the_end_and_names_the_result(self):
+        self.c.worker("w1")
+        r = self.c.ctl("submit", self.model, "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, "a"), "--watch")
+        self.assertIn("14 linears quantized", r.out)
+        self.assertIn("RUNNING on w1", r.err)
+        job = r.out.split()[0]
+        events = self.c.ctl("watch", job, "--json").events()
+        self.assertEqual(events[-1]["state"], "SUCCEEDED")
+
+    def test_interrupted_watch_leaves_the_job_running(self):
+        self.c.worker("w1", "threads=1")
+        job, out = self.slow_job()
+        p = qd.start("watch", job, "--server", self.c.url)
+        time.sleep(0.5)
+        p.send_signal(signal.SIGINT)
+        r = qd.finish(p)
+        if r.rc != 0:  # else the job was quicker
+            self.assertEqual(r.rc, 130, str(r))
+            self.assertIn(f"quantctl cancel {job}", r.err)
+        self.assertEqual(self.c.end(job)["state"], "SUCCEEDED")
+
+    def test_bad_input_fails_with_the_engines_sentence(self):
+        bad = st.llama()
+        bad["model.layers.1.mlp.up_proj.weight"].data = b"\xc0\x7f" * (96 * 64)  # NaN
+        model = st.make_dir(self.path("bad"), bad)
+        self.c.worker("w1")
+        local = qd.quantctl("quantize", model, "--template", qd.TEMPLATE, "-o", self.path("x"))
+        self.assertEqual(local.rc, 3)
+        sentence = [line for line in local.err.splitlines() if line.startswith("quantctl: ")][-1][len("quantctl: "):]
+        job, out = self.c.submit(model, "bad")
+        r = self.c.end(job)
+        self.assertEqual(r["state"], "FAILED")
+        self.assertEqual(r["error"]["message"], sentence)
+        self.assertEqual(r["error"]["code"], "bad_input")
+        self.assertEqual(r["error"]["worker"], "w1")
+        self.assertFalse(os.path.exists(out))
+        self.assertIn(f"Quantization failed: {sentence}", self.c.ctl("logs", job).out)
+        w = self.c.ctl("watch", job, rc=1)
+        self.assertIn(sentence, w.err)
+        self.assertIn(job, self.c.ctl("dlq").out)
+        cluster.wait_for(lambda: not self.c.left_over() or None, "no trash", 90)
+
+    def test_a_source_that_changed_since_it_was_submitted_is_refused(self):
+        job, out = self.c.submit(self.model, "a")
+        with open(os.path.join(self.model, "config.json"), "a", encoding="utf-8") as f:
+            f.write("\n")
+        self.c.worker("w1")
+        r = self.c.end(job)
+        self.assertEqual((r["state"], r["error"]["code"]), ("FAILED", "source_changed"))
+
+    def test_an_output_outside_the_roots_is_refused(self):
+        self.c.worker("w1")
+        r = self.c.ctl("submit", self.model, "--template", qd.TEMPLATE, "-o", self.path("elsewhere"), "--json")
+        end = self.c.end(r.event("submitted")["id"])
+        self.assertEqual(end["state"], "FAILED")
+        self.assertIn("writes below", end["error"]["message"])
+        self.assertFalse(os.path.exists(r.event("submitted")["output"]))
+
+    def test_a_running_job_is_canceled(self):
+        self.c.worker("w1", "threads=1")
+        job, out = self.slow_job()
+        said = self.c.ctl("cancel", job, "--json", rc=None)
+        if said.rc != 0:
+            self.skipTest("the job was quicker")
+        self.assertEqual(self.c.end(job)["state"], "CANCELED")
+        self.assertFalse(os.path.exists(out))
+        self.assertEqual(self.c.staging(out), [])
+        self.assertIn("Quantization canceled.", self.c.ctl("logs", job).out)
+        again, out = self.c.submit(self.model, "next")
+        self.succeeded(again, out, self.path("expected"))
+
+    def test_a_queued_job_that_is_canceled_never_runs(self):
+        job, out = self.c.submit(self.model, "a")
+        self.assertEqual(self.c.ctl("cancel", job, "--json").event("canceled")["state"], "CANCELED")
+        w = self.c.worker("w1")
+        other, out2 = self.c.submit(self.model, "b")
+        self.succeeded(other, out2, self.path("expected"))
+        self.assertNotIn(job, w.text())
+        self.assertFalse(os.path.exists(out))
+        self.assertIn("CANCELED", self.c.ctl("list").out)
+
+    def test_a_name_is_unique_until_the_job_is_deleted(self):
+        self.c.worker("w1")
+        job, out = self.c.submit(self.model, "a", "--name", "n")
+        again = ("submit", self.model, "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, "b"), "--name", "n")
+        r = self.c.ctl(*again, rc=1)
+        self.assertIn(job, r.err)
+        self.c.end(job)
+        self.c.ctl("delete", job)
+        self.c.ctl("get", job, rc=1)
+        self.assertTrue(os.path.isdir(out))  # what succeeded stays
+        self.c.ctl(*again)
+
+    def test_who_did_what_is_on_record(self):
+        self.c.worker("w1")
+        job, _ = self.c.submit(self.model, "a", "--user", "ann")
+        self.c.end(job)
+        w = self.c.ctl("workers", "--json").event("worker")
+        self.assertEqual((w["id"], w["device"], w["jobs_done"]), ("w1", "cpu", 1))
+        a = [e for e in self.c.ctl("audit", "--json").events() if e["action"] == "job.create"]
+        self.assertEqual((a[0]["user"], a[0]["subject"], a[0]["outcome"]), ("ann", job, "ok"))
+
+    def test_without_a_server_every_command_says_so(self):
+        self.c.kill_server()
+        r = self.c.ctl("list", rc=1)
+        self.assertIn("no answer from", r.err)
+
+
+if __name__ == "__main__":
+    cluster.main()
