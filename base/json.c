@@ -39,11 +39,13 @@ static void *alloc_noting(size_t bytes)
     return p;
 }
 
-static qd_code parse(const char *text, size_t len, size_t flags, const char *what, json_t **ret, qd_err *err)
+qd_code qd_json_parse_with(const char *text, size_t len, const char *what, unsigned flags, json_t **ret, qd_err *err)
 {
+    size_t jansson = JSON_REJECT_DUPLICATES | ((flags & QD_JSON_NUL) != 0 ? JSON_ALLOW_NUL : 0) |
+                     ((flags & QD_JSON_BIG_INTEGERS) != 0 ? JSON_DECODE_INT_AS_REAL : 0);
     json_error_t e = {0};
     t_refused = false;
-    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
+    json_t *v = json_loadb(text, len, jansson, &e);
     if (t_refused || (v == NULL && (e.text[0] == '\0' || json_error_code(&e) == json_error_out_of_memory))) {
         json_decref(v);
         return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while parsing", what);
@@ -56,12 +58,7 @@ static qd_code parse(const char *text, size_t len, size_t flags, const char *wha
 
 qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
 {
-    return parse(text, len, 0, what, ret, err);
-}
-
-qd_code qd_json_parse_nul(const char *text, size_t len, const char *what, json_t **ret, qd_err *err)
-{
-    return parse(text, len, JSON_ALLOW_NUL, what, ret, err);
+    return qd_json_parse_with(text, len, what, 0, ret, err);
 }
 
 qd_code qd_json_load(const char *path, uint64_t max_bytes, json_t **ret, qd_err *err)

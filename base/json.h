@@ -14,8 +14,13 @@
 
 /* what: names the text in errors ("model/config.json"). Errors: QD_E_INPUT with line and column, QD_E_NO_MEMORY. */
 QD_MUST_CHECK qd_code qd_json_parse(const char *text, size_t len, const char *what, json_t **ret, qd_err *err);
-/* The same for JSON that carries texts: strings may hold NUL (json_string_length()), object keys may not. */
-QD_MUST_CHECK qd_code qd_json_parse_nul(const char *text, size_t len, const char *what, json_t **ret, qd_err *err);
+enum {
+    QD_JSON_NUL = 1,          /* strings may hold NUL (json_string_length()), object keys may not */
+    QD_JSON_BIG_INTEGERS = 2, /* all integers are read as reals, so that none is too big */
+};
+/* The same with flags. */
+QD_MUST_CHECK qd_code qd_json_parse_with(const char *text, size_t len, const char *what, unsigned flags, json_t **ret,
+                                         qd_err *err);
 /* Reads and parses a file of at most max_bytes. A missing file is QD_E_INPUT with errno ENOENT in err->sys_errno. */
 QD_MUST_CHECK qd_code qd_json_load(const char *path, uint64_t max_bytes, json_t **ret, qd_err *err);
 

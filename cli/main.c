@@ -32,6 +32,7 @@ static const struct {
     {"dlq", qd_cmd_dlq, "the jobs that were given up"},
     {"audit", qd_cmd_audit, "who asked for what"},
 #endif
+    {"tokenize", qd_cmd_tokenize, "token ids of a text, or of a file of chats"},
 };
 
 static void usage(FILE *f)

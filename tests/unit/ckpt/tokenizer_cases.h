@@ -83,7 +83,8 @@ static size_t run_cases(const char *dir)
         assert_non_null(end);
         json_t *c = NULL;
         n++;
-        if (qd_json_parse_nul(line, (size_t)(end - line), path, &c, &err) != QD_OK) fail_msg("%s", err.msg);
+        if (qd_json_parse_with(line, (size_t)(end - line), path, QD_JSON_NUL, &c, &err) != QD_OK)
+            fail_msg("%s", err.msg);
         for (int again = 0; again < 2 && !wrong; again++) wrong += run_case(t, c, path, n);
         json_decref(c);
     }
