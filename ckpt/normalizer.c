@@ -59,6 +59,21 @@ static qd_code order_marks(qd_normal_marks *m, qd_err *err)
     return QD_OK;
 }
 
+/* In stretches before each U+11A7, which utf8proc up to 2.8 loses behind a Hangul syllable, and which composes with
+ * nothing before it. */
+static void compose_all(qd_normal_marks *m)
+{
+    size_t n = 0;
+    for (size_t at = 0, end; at < m->n; at = end) {
+        for (end = at + 1; end < m->n && m->c[end] != 0x11a7;) end++;
+        utf8proc_ssize_t left =
+            utf8proc_normalize_utf32(m->c + at, (utf8proc_ssize_t)(end - at), UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        memmove(m->c + n, m->c + at, (size_t)left * sizeof *m->c);
+        n += (size_t)left;
+    }
+    m->n = n;
+}
+
 /* text decomposed, ordered and, for the C forms, composed. */
 static qd_code unicode_stretch(qd_normal_marks *m, qd_normal_kind form, const char *text, size_t len, qd_buf *out,
                                qd_err *err)
@@ -83,8 +98,7 @@ static qd_code unicode_stretch(qd_normal_marks *m, qd_normal_kind form, const ch
     }
     qd_code rc = order_marks(m, err);
     if (rc != QD_OK) return rc;
-    if (compose)
-        m->n = (size_t)utf8proc_normalize_utf32(m->c, (utf8proc_ssize_t)m->n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (compose) compose_all(m);
     for (size_t i = 0; i < m->n; i++) {
         char c[4];
         qd_buf_add(out, c, qd_utf8_put((uint32_t)m->c[i], c));

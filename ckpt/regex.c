@@ -10,7 +10,8 @@
 enum {
     PATTERN_BYTES_MAX = 64 << 10,
     NAME_BYTES_MAX = 32,
-    STEPS_MAX = 4 << 20, /* of one match; a sane expression on a long run of one kind of character needs one a byte */
+    STEPS_MAX = 1 << 20,
+    STEPS_PER_BYTE = 4, /* of one match; a sane expression takes a step a byte of a long run */
     HEAP_KIB_MAX = 64 << 10,
     JIT_STACK_BYTES = 1 << 20
 };
@@ -199,7 +200,6 @@ qd_code qd_regex_new(const char *pattern, size_t len, bool literal, const char *
         rc = qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory", what);
         goto out;
     }
-    (void)pcre2_set_match_limit(r->limits, STEPS_MAX);
     (void)pcre2_set_heap_limit(r->limits, HEAP_KIB_MAX);
     pcre2_jit_stack_assign(r->limits, NULL, r->stack);
     r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0; /* without it the interpreter does the same */
@@ -226,6 +226,8 @@ qd_code qd_regex_next(qd_regex *r, const char *text, size_t len, size_t from, bo
                       size_t *ret_end, qd_err *err)
 {
     PCRE2_SPTR s = (PCRE2_SPTR)text;
+    uint64_t steps = STEPS_MAX + STEPS_PER_BYTE * (uint64_t)len;
+    (void)pcre2_set_match_limit(r->limits, (uint32_t)qd_min_u64(steps, UINT32_MAX));
     int n = r->jit ? pcre2_jit_match(r->code, s, len, from, PCRE2_NO_UTF_CHECK, r->match, r->limits)
                    : pcre2_match(r->code, s, len, from, PCRE2_NO_UTF_CHECK, r->match, r->limits);
     if (n == PCRE2_ERROR_NOMATCH) {

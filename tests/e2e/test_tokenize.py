@@ -63,7 +63,7 @@ class Tokenize(qd.Case):
             self.assertEqual(digest, ONE_MB[os.path.basename(model)], f"{len(ids)} ids of {model}")
 
     def test_what_cannot_be_read_is_refused(self):
-        model = tokenizers()[0]
+        model = tokenizers()[-1]
         for name, data, *words in (("bad.txt", b"abc\xff", "UTF-8", "byte 3"), ("a.jsonl", b'{"text":"x"}\n[1]\n', ":2", "messages"),
                                    ("b.jsonl", b'{"text":', ":1", "JSON"), ("c.jsonl", b"{\"text\":\"\0\"}", "byte 9"),
                                    ("d.jsonl", b"[" * 5000, ":1", "JSON"),
