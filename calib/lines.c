@@ -92,8 +92,7 @@ qd_code qd_lines_next(qd_lines *l, qd_line *ret, bool *ret_end, qd_err *err)
         l->at += n + (whole ? 1 : 0);
     }
     if (any) l->number++;
-    if (l->line.len > 0 && l->line.data[l->line.len - 1] == '\r') l->line.data[--l->line.len] = '\0';
-    *ret = (qd_line){l->line.data, l->line.len, l->number, too_long};
+    *ret = (qd_line){l->line.data, l->line.len, l->number, !whole, too_long};
     *ret_end = !any;
     return qd_buf_check(&l->line, err);
 }

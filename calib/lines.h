@@ -13,9 +13,10 @@
 typedef struct qd_lines qd_lines; /* one thread at a time */
 
 typedef struct qd_line {
-    const char *text; /* [len], NUL-terminated, without its line end; until the next call */
+    const char *text; /* [len], NUL-terminated, without its LF (a CR stays); until the next call */
     size_t len;
     uint64_t number; /* from 1 */
+    bool last;       /* the file ends without a line end behind it */
     bool too_long;   /* more than QD_LINE_BYTES_MAX: only its beginning is here */
 } qd_line;
 

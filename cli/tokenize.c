@@ -12,6 +12,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char k_usage[] = "usage: quantctl tokenize MODEL_DIR FILE\n"
                               "FILE is one text; FILE.jsonl holds {\"text\":..} or {\"messages\":[..]} a line. Prints "
@@ -85,7 +86,7 @@ static qd_code all_lines(tokenizing *z, const char *path, qd_err *err)
         bool end = false;
         QD_TRY(qd_lines_next(lines, &line, &end, err));
         if (end) break;
-        if (line.len == 0) continue;
+        if (strspn(line.text, " \t\r") == line.len) continue;
         rc = line.too_long ? qd_fail(err, QD_E_INPUT, "more than %" PRIu64 " bytes", QD_LINE_BYTES_MAX)
                            : qd_json_parse_with(line.text, line.len, "JSON", QD_JSON_NUL, &value, err);
         if (rc == QD_OK) rc = one_line(z, value, err);
