@@ -69,6 +69,68 @@ static qd_code find_system(const char *jinja, char **ret, qd_err *err)
     return QD_OK;
 }
 
+/* The string at *p, which is its quote, unescaped into b; *p then is its closing quote, or the end. */
+static void read_literal(const char **p, qd_buf *b)
+{
+    char quote = **p;
+    for ((*p)++; **p != '\0' && **p != quote; (*p)++) {
+        if (**p == '\\' && (*p)[1] != '\0') {
+            (*p)++;
+            qd_buf_add(b, **p == 'n' ? "\n" : *p, 1);
+        } else {
+            qd_buf_add(b, *p, 1);
+        }
+    }
+}
+
+/* The string literal of the template's expressions that holds the character at `at`: *ret owned, NULL: it is in none.
+ */
+static qd_code literal_at(const char *jinja, const char *at, char **ret, qd_err *err)
+{
+    bool inside = false; /* an expression or a statement */
+    qd_buf b = {0};
+    qd_code rc = QD_OK;
+    *ret = NULL;
+    for (const char *p = jinja; *p != '\0' && p < at; p++) {
+        if (!inside) {
+            inside = p[0] == '{' && (p[1] == '{' || p[1] == '%');
+        } else if (*p == '\'' || *p == '"') {
+            qd_buf_reset(&b);
+            read_literal(&p, &b);
+            rc = qd_buf_check(&b, err);
+            if (rc != QD_OK || *p == '\0') break;
+            if (p > at) {
+                *ret = b.data;
+                return QD_OK;
+            }
+        } else if ((p[0] == '}' || p[0] == '%') && p[1] == '}') {
+            inside = false;
+        }
+    }
+    qd_buf_done(&b);
+    return rc;
+}
+
+/* The sentences around a list of tools, in templates that have them as one literal before and one after. */
+static qd_code find_tools(const char *jinja, qd_chat *c, qd_err *err)
+{
+    static const char end[] = "<|im_end|>\n";
+    const char *open = strstr(jinja, "<tools>"), *close = NULL;
+    qd_code rc = QD_OK;
+    for (const char *at = strstr(jinja, "</tools>"); at != NULL; at = strstr(at + 1, "</tools>")) close = at;
+    if (open == NULL || close == NULL) return QD_OK;
+    QD_TRY(literal_at(jinja, open, &c->tools_open, err));
+    QD_TRY(literal_at(jinja, close, &c->tools_close, err));
+    if (c->tools_open != NULL && c->tools_close != NULL && qd_str_ends(c->tools_open, "<tools>") &&
+        qd_str_ends(c->tools_close, end))
+        return QD_OK;
+    qd_free(c->tools_open); /* another form: ours */
+    qd_free(c->tools_close);
+    c->tools_open = c->tools_close = NULL;
+out:
+    return rc;
+}
+
 static void recognize_mistral(const char *jinja, qd_chat *c)
 {
     c->kind = QD_CHAT_MISTRAL;
@@ -98,6 +160,7 @@ qd_code qd_chat_recognize(const char *jinja, const char *bos, const char *eos, q
         c.kind = has(jinja, "reasoning_content") && has(jinja, "</think>") ? QD_CHAT_QWEN3 : QD_CHAT_CHATML;
         c.tool_marks = has(jinja, "<tool_call>");
         QD_TRY(find_system(jinja, &c.system, err));
+        QD_TRY(find_tools(jinja, &c, err));
     } else if (has(jinja, "[INST]") && !has(jinja, "<<SYS>>")) {
         recognize_mistral(jinja, &c);
     } else {
@@ -166,6 +229,8 @@ void qd_chat_done(qd_chat *c)
 {
     if (c == NULL) return;
     qd_free(c->system);
+    qd_free(c->tools_open);
+    qd_free(c->tools_close);
     qd_free(c->bos);
     qd_free(c->eos);
     *c = (qd_chat){0};

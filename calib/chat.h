@@ -18,14 +18,15 @@ typedef enum qd_chat_kind {
 
 typedef struct qd_chat { /* zero-initialized: plain; not changed by rendering, so any number of threads may */
     qd_chat_kind kind;
-    bool unknown;             /* there is a template, but we do not know it: worth a warning */
-    bool tool_marks;          /* ChatML: tools are spoken to in <tool_call> and <tool_response> */
-    bool dated;               /* Llama 3.1: the system message names dates */
-    bool system_marks;        /* Mistral: [SYSTEM_PROMPT] */
-    bool answer_space;        /* Mistral: a space before answers */
-    const char *open, *close; /* Mistral: around a question; static */
-    char *system;             /* ChatML: said where the messages have no system message; owned, or NULL */
-    char *bos, *eos;          /* spelled; owned, or NULL */
+    bool unknown;                   /* there is a template, but we do not know it: worth a warning */
+    bool tool_marks;                /* ChatML: tools are spoken to in <tool_call> and <tool_response> */
+    bool dated;                     /* Llama 3.1: the system message names dates */
+    bool system_marks;              /* Mistral: [SYSTEM_PROMPT] */
+    bool answer_space;              /* Mistral: a space before answers */
+    const char *open, *close;       /* Mistral: around a question; static */
+    char *system;                   /* ChatML: said where the messages have no system message; owned, or NULL */
+    char *tools_open, *tools_close; /* ChatML: the template's sentences around a list of tools; owned, or NULL */
+    char *bos, *eos;                /* spelled; owned, or NULL */
 } qd_chat;
 
 /* From model_dir/chat_template.jinja, else "chat_template" of tokenizer_config.json; neither there: plain.

@@ -38,18 +38,19 @@ static qd_code add_json(qd_buf *out, const json_t *v, qd_err *err)
     return QD_OK;
 }
 
-static qd_code add_tools(const json_t *tools, qd_buf *out, qd_err *err)
+/* The tools, a line each, between the template's own sentences where it has them. */
+static qd_code add_tools(const qd_chat *c, const json_t *tools, qd_buf *out, qd_err *err)
 {
     json_t *tool;
     size_t i;
-    qd_buf_str(out, "<tools>");
+    qd_buf_str(out, c->tools_open != NULL ? c->tools_open : "<tools>");
     json_array_foreach(tools, i, tool)
     {
         qd_buf_str(out, "\n");
         qd_code rc = add_json(out, tool, err);
         if (rc != QD_OK) return rc;
     }
-    qd_buf_str(out, "\n</tools>");
+    qd_buf_str(out, c->tools_close != NULL ? c->tools_close : "\n</tools>");
     return QD_OK;
 }
 
@@ -102,7 +103,8 @@ static slice find_last(slice in, const char *what)
     return (slice){NULL, 0};
 }
 
-/* An answer of Qwen3: what is thought and what is said, apart; the thought only after the last question. */
+/* An answer of Qwen3: what is thought and what is said, apart; the thought only after the last question. Returns what
+ * is said with the line ends before it, which count as text where calls follow. */
 static slice add_qwen3_answer(const qd_message *m, bool after_question, bool last, qd_buf *out)
 {
     static const char end[] = "</think>";
@@ -117,6 +119,7 @@ static slice add_qwen3_answer(const qd_message *m, bool after_question, bool las
         said = (slice){close.s + close.len, said.len - (size_t)(close.s + close.len - said.s)};
         said = strip(said, "\n", true, false);
     }
+    slice before = said;
     if (after_question && (last || thought.len > 0)) {
         qd_buf_str(out, "<think>\n");
         add(out, strip(thought, "\n", true, true));
@@ -124,7 +127,7 @@ static slice add_qwen3_answer(const qd_message *m, bool after_question, bool las
         said = strip(said, "\n", true, false);
     }
     add(out, said);
-    return said;
+    return before;
 }
 
 /* The system message with the tools, where there are any. Returns how many messages it has used. */
@@ -141,10 +144,11 @@ static qd_code chatml_system(const qd_chat *c, const qd_messages *m, const json_
     else if (c->system != NULL)
         qd_buf_str(out, c->system);
     if (with_tools) {
-        if (own || c->system != NULL) qd_buf_str(out, "\n\n");
-        rc = add_tools(tools, out, err);
+        bool apart = c->tools_open != NULL && strncmp(c->tools_open, "\n\n", 2) == 0;
+        if ((own || c->system != NULL) && !apart) qd_buf_str(out, "\n\n");
+        rc = add_tools(c, tools, out, err);
     }
-    qd_buf_str(out, "<|im_end|>\n");
+    if (!with_tools || c->tools_close == NULL) qd_buf_str(out, "<|im_end|>\n"); /* its sentences end with it */
     return rc;
 }
 
@@ -184,7 +188,7 @@ static qd_code render_llama3(const qd_chat *c, const qd_messages *m, const json_
         qd_buf_str(out, "<|start_header_id|>system<|end_header_id|>\n\n");
         if (c->dated) /* the template's own default: a day that does not change, so that the ids do not */
             qd_buf_str(out, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n");
-        if (with_tools) rc = add_tools(tools, out, err);
+        if (with_tools) rc = add_tools(c, tools, out, err);
         if (own) add(out, strip((slice){m->items[0].text, m->items[0].len}, white, true, true));
         qd_buf_str(out, "<|eot_id|>");
     }

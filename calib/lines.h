@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QD_LINE_BYTES_MAX (UINT64_C(16) << 20)
+#define QD_LINE_BYTES_MAX (UINT64_C(4) << 20)
 
 typedef struct qd_lines qd_lines; /* one thread at a time */
 

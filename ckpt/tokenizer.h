@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QD_TOKENIZER_JSON_BYTES_MAX (UINT64_C(128) << 20)
+#define QD_TOKENIZER_JSON_BYTES_MAX (UINT64_C(64) << 20)
 #define QD_TOKENIZER_TEXT_BYTES_MAX (UINT64_C(256) << 20) /* of one text */
 
 typedef struct qd_tokenizer qd_tokenizer; /* holds a cache of words and scratch memory: one thread at a time */

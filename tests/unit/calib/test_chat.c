@@ -96,6 +96,17 @@ static void calls_and_answers_of_tools_are_marked(void **state)
             "<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n");
 }
 
+static void the_sentences_around_tools_are_the_templates_own(void **state)
+{
+    (void)state;
+    static const char jinja[] =
+        "<|im_start|><tool_call>{# '{{ #}{{ 'it\\'s' }}{{- \"# Tools\\n\\nThey're in <tools></tools>:\\n<tools>\" }}"
+        "{%- for t in tools %}{{- \"\\n\" }}{%- endfor %}{{- \"\\n</tools>\\nUse {\\\"x\\\"}.<|im_end|>\\n\" }}";
+    renders(jinja, "[" SYSTEM("s") "," USER("q") "]", "[{\"a\":1},2]",
+            "<|im_start|>system\ns\n\n# Tools\n\nThey're in <tools></tools>:\n<tools>\n{\"a\": 1}\n2\n</tools>\nUse "
+            "{\"x\"}.<|im_end|>\n<|im_start|>user\nq<|im_end|>\n");
+}
+
 static void llama_3_trims_and_begins_with_its_first_token(void **state)
 {
     (void)state;
@@ -185,6 +196,7 @@ int main(void)
         cmocka_unit_test(chatml_says_its_own_system_message_only_where_there_is_none),
         cmocka_unit_test(qwen3_keeps_thinking_after_the_last_question_only),
         cmocka_unit_test(calls_and_answers_of_tools_are_marked),
+        cmocka_unit_test(the_sentences_around_tools_are_the_templates_own),
         cmocka_unit_test(llama_3_trims_and_begins_with_its_first_token),
         cmocka_unit_test(mistral_puts_the_system_message_into_the_first_question),
         cmocka_unit_test(an_unknown_template_is_plain_and_says_so),
