@@ -52,6 +52,11 @@ qd_code qd_pool_start(unsigned n_threads, const char *name, qd_pool_fn fn, void 
     return QD_OK;
 }
 
+unsigned qd_pool_size(const qd_pool *pool)
+{
+    return pool->n;
+}
+
 void qd_pool_join(qd_pool *pool)
 {
     if (pool == NULL) return;

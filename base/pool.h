@@ -12,6 +12,8 @@ typedef struct qd_pool qd_pool;
  * least one. Errors: QD_E_NO_MEMORY when not one could be started. */
 QD_MUST_CHECK qd_code qd_pool_start(unsigned n_threads, const char *name, qd_pool_fn fn, void *arg, qd_pool **ret,
                                     qd_err *err);
+/* Threads that were started. */
+unsigned qd_pool_size(const qd_pool *pool);
 /* Waits until every thread's fn has returned and frees the pool. NULL is a no-op. */
 void qd_pool_join(qd_pool *pool);
 /* Processors this process may use (affinity and cgroup quota), at least 1. */

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 int qd_cmd_quantize(int argc, char **argv);
+int qd_cmd_forward(int argc, char **argv);
 int qd_cmd_inspect(int argc, char **argv);
 int qd_cmd_diff(int argc, char **argv);
 int qd_cmd_import_gguf(int argc, char **argv);

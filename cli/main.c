@@ -15,6 +15,7 @@ static const struct {
     const char *what;
 } k_commands[] = {
     {"quantize", qd_cmd_quantize, "quantize a model directory"},
+    {"forward", qd_cmd_forward, "hidden states and logits of token ids"},
     {"inspect", qd_cmd_inspect, "what a model directory holds, and how it is quantized"},
     {"diff", qd_cmd_diff, "error of a quantized model against its source, worst first"},
     {"import-gguf", qd_cmd_import_gguf, "a GGUF file as a BF16 model directory"},

@@ -1,0 +1,250 @@
+/* forward.c -- the pass over all layers: embed, each layer in turn over all tiles, final norm and head. */
+#include "calib/forward.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "calib/activations.h"
+#include "calib/layer_run.h"
+#include "calib/tiles.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    TILE_ROWS = 512,          /* enough for matrix products at full speed, little enough for the caches */
+    TILE_ROWS_EXPERTS = 2048, /* of which each expert sees a few */
+    LOGITS_BYTES = 32 << 20   /* of one piece of logits */
+};
+#define MEMORY_DEFAULT (UINT64_C(1) << 30)
+#define ROWS_MAX       UINT32_MAX
+
+typedef struct run {
+    const qd_model_index *x;
+    const qd_tokens *t;
+    const qd_forward_opts *o;
+    const qd_forward_hooks *hooks;
+    const qd_ops *ops;
+    qd_tiles tiles;
+    qd_activations acts;
+    qd_pass pass;
+    float *angles; /* cos, then sin */
+    qd_single norm, head;
+    uint64_t layer; /* for progress */
+} run;
+
+static qd_code check_tokens(const run *r, qd_err *err)
+{
+    const qd_tokens *t = r->t;
+    uint64_t vocab = r->x->config.vocab;
+    if (t->n_seqs == 0) return qd_fail(err, QD_E_INPUT, "no sequences of tokens");
+    if (t->starts[t->n_seqs] > ROWS_MAX)
+        return qd_fail(err, QD_E_INPUT, "expected at most %u tokens, found %" PRIu64, ROWS_MAX, t->starts[t->n_seqs]);
+    for (uint64_t i = 0; i < t->n_seqs; i++) {
+        if (t->starts[i + 1] <= t->starts[i]) return qd_fail(err, QD_E_INPUT, "sequence %" PRIu64 " is empty", i);
+        for (uint64_t j = t->starts[i]; j < t->starts[i + 1]; j++)
+            if (t->ids[j] >= vocab)
+                return qd_fail(err, QD_E_INPUT,
+                               "sequence %" PRIu64 ", token %" PRIu64 ": expected an id below %" PRIu64 ", found %" PRIu32,
+                               i, j - t->starts[i], vocab, t->ids[j]);
+    }
+    return QD_OK;
+}
+
+static qd_code round_all(const run *r, float *x, uint64_t n, qd_err *err)
+{
+    uint16_t *b = qd_malloc(n * sizeof *b);
+    if (b == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %" PRIu64 " angles", n);
+    r->ops->store(QD_BF16, x, n, b);
+    r->ops->load(QD_BF16, b, n, x);
+    qd_free(b);
+    return QD_OK;
+}
+
+/* Tables of cos and sin over the longest sequence. */
+static qd_code make_angles(run *r, qd_err *err)
+{
+    const qd_rope *rope = &r->x->config.rope;
+    uint64_t longest = 0, half = rope->dim / 2;
+    for (uint64_t i = 0; i < r->t->n_seqs; i++)
+        longest = qd_max_u64(longest, r->t->starts[i + 1] - r->t->starts[i]);
+    float *f = qd_malloc(half * sizeof *f);
+    qd_code rc = QD_OK;
+    r->angles = qd_malloc(2 * longest * half * sizeof *r->angles);
+    if (f == NULL || r->angles == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for angles of %" PRIu64 " positions", longest);
+        goto out;
+    }
+    qd_rope_frequencies(rope, f);
+    if (r->o->rope_bf16) QD_TRY(round_all(r, f, half, err));
+    float *sines = r->angles + longest * half, scale = (float)rope->attention_factor;
+    for (uint64_t p = 0; p < longest; p++)
+        for (uint64_t j = 0; j < half; j++) {
+            r->angles[p * half + j] = cosf((float)p * f[j]) * scale;
+            sines[p * half + j] = sinf((float)p * f[j]) * scale;
+        }
+    if (r->o->bf16) QD_TRY(round_all(r, r->angles, 2 * longest * half, err));
+    r->pass.cos = r->angles;
+    r->pass.sin = sines;
+out:
+    qd_free(f);
+    return rc;
+}
+
+static qd_code see_hidden(const run *r, uint64_t index, const qd_tile *tile, const float *x, qd_err *err)
+{
+    if (r->hooks->on_hidden == NULL) return QD_OK;
+    return r->hooks->on_hidden(r->hooks->ctx, index, tile->first_row, tile->n_rows, x, err);
+}
+
+static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+{
+    const run *r = arg;
+    qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    uint64_t hidden = r->x->config.hidden;
+    float *x = NULL;
+    qd_code rc = QD_OK;
+    (void)worker;
+    QD_TRY(qd_lane_tick(lane, err));
+    QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x, err));
+    QD_TRY(qd_embed_rows(r->x, r->ops, lane->bf16, r->t->ids + tile->first_row, tile->n_rows, x, err));
+    r->ops->store(r->acts.dtype, x, tile->n_rows * hidden, qd_activations_row(&r->acts, tile->first_row));
+    QD_TRY(see_hidden(r, 0, tile, x, err));
+out:
+    qd_scratch_back(&lane->scratch, mark);
+    return rc;
+}
+
+static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+{
+    const run *r = arg;
+    qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    uint64_t hidden = r->x->config.hidden, next = r->pass.layer->number + 1;
+    void *row = qd_activations_row(&r->acts, tile->first_row);
+    qd_step s = {.p = &r->pass, .lane = lane, .worker = worker, .tile = tile};
+    qd_code rc = QD_OK;
+    QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &s.x, err));
+    r->ops->load(r->acts.dtype, row, tile->n_rows * hidden, s.x);
+    QD_TRY(qd_layer_run(&s, err));
+    r->ops->store(r->acts.dtype, s.x, tile->n_rows * hidden, row);
+    if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, next, tile, s.x, err));
+out:
+    qd_scratch_back(&lane->scratch, mark);
+    return rc;
+}
+
+static qd_code head_rows(const run *r, const qd_step *s, uint64_t first, uint64_t rows, qd_err *err)
+{
+    qd_scratch_mark mark = qd_scratch_here(&s->lane->scratch);
+    uint64_t hidden = r->x->config.hidden, vocab = r->x->config.vocab;
+    const float *in = NULL;
+    float *logits = NULL;
+    qd_code rc = QD_OK;
+    QD_TRY(qd_scratch_take(&s->lane->scratch, rows, vocab, &logits, err));
+    QD_TRY(qd_step_see(s, QD_SITE_HEAD, -1, s->x + first * hidden, rows, hidden, &in, err));
+    QD_TRY(r->ops->linear(s->lane, in, rows, hidden, &r->head.w, logits, vocab, err));
+    QD_TRY(r->hooks->on_logits(r->hooks->ctx, s->tile->first_row + first, rows, logits, err));
+out:
+    qd_scratch_back(&s->lane->scratch, mark);
+    return rc;
+}
+
+static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+{
+    const run *r = arg;
+    const qd_model_config *m = &r->x->config;
+    qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    qd_step s = {.p = &r->pass, .lane = lane, .worker = worker, .tile = tile};
+    uint64_t step = qd_max_u64(16, qd_min_u64(TILE_ROWS, LOGITS_BYTES / sizeof(float) / m->vocab));
+    qd_code rc = QD_OK;
+    QD_TRY(qd_lane_tick(lane, err));
+    QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, m->hidden, &s.x, err));
+    r->ops->load(r->acts.dtype, qd_activations_row(&r->acts, tile->first_row), tile->n_rows * m->hidden, s.x);
+    r->ops->rms_norm(lane, s.x, m->hidden, tile->n_rows, 1, 0, m->hidden, r->norm.w.data,
+                     m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, s.x, m->hidden, 0);
+    QD_TRY(see_hidden(r, m->n_layers, tile, s.x, err));
+    for (uint64_t i = 0; r->hooks->on_logits != NULL && i < tile->n_rows; i += step)
+        QD_TRY(head_rows(r, &s, i, qd_min_u64(step, tile->n_rows - i), err));
+out:
+    qd_scratch_back(&lane->scratch, mark);
+    return rc;
+}
+
+static void progress(void *ctx, uint64_t done)
+{
+    run *r = ctx;
+    if (r->hooks->on_progress != NULL)
+        r->hooks->on_progress(r->hooks->ctx, r->layer, r->x->config.n_layers, done, r->tiles.n_tiles,
+                              atomic_load(&r->tiles.n_ticks));
+}
+
+static qd_code run_layer(run *r, uint64_t number, qd_forward_stats *stats, qd_err *err)
+{
+    qd_layer layer = {0};
+    uint64_t begin = qd_mono_ns();
+    qd_code rc = QD_OK;
+    r->layer = number;
+    progress(r, 0);
+    QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, r->o->cancel, &layer, err));
+    if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, err));
+    QD_TRY(qd_layer_pack(&layer, r->o->bf16, err));
+    uint64_t loaded = qd_mono_ns();
+    r->pass.layer = &layer;
+    rc = qd_tiles_run(&r->tiles, layer_tile, r, progress, r, err);
+    r->pass.layer = NULL;
+    stats->load_s += (double)(loaded - begin) * 1e-9;
+    stats->run_s += (double)(qd_mono_ns() - loaded) * 1e-9;
+out:
+    qd_layer_done(&layer);
+    return rc;
+}
+
+static qd_code run_all(run *r, qd_forward_stats *stats, qd_err *err)
+{
+    const qd_model_config *m = &r->x->config;
+    qd_code rc = QD_OK;
+    QD_TRY(qd_tiles_run(&r->tiles, embed_tile, r, progress, r, err));
+    for (uint64_t i = 0; i < m->n_layers; i++) QD_TRY(run_layer(r, i, stats, err));
+    if (r->hooks->on_hidden == NULL && r->hooks->on_logits == NULL) goto out;
+    r->layer = m->n_layers;
+    uint64_t begin = qd_mono_ns();
+    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &r->norm, err));
+    if (r->hooks->on_logits != NULL)
+        QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->head, err));
+    uint64_t loaded = qd_mono_ns();
+    rc = qd_tiles_run(&r->tiles, last_tile, r, progress, r, err);
+    stats->load_s += (double)(loaded - begin) * 1e-9;
+    stats->run_s += (double)(qd_mono_ns() - loaded) * 1e-9;
+out:
+    return rc;
+}
+
+qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
+                       const qd_forward_hooks *hooks, qd_forward_stats *ret, qd_err *err)
+{
+    run r = {.x = x, .t = t, .o = opts, .hooks = hooks, .ops = opts->ops != NULL ? opts->ops : qd_ops_host()};
+    qd_forward_stats stats = {0};
+    uint64_t memory = opts->memory_bytes != 0 ? opts->memory_bytes : MEMORY_DEFAULT;
+    unsigned n_threads = opts->n_threads != 0 ? opts->n_threads : qd_cpu_count();
+    qd_lane lane = {.ops = r.ops, .bf16 = opts->bf16, .cancel = opts->cancel};
+    qd_code rc = QD_OK;
+    r.pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
+    QD_TRY(check_tokens(&r, err));
+    QD_TRY(make_angles(&r, err));
+    QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
+                               opts->spill_dir, &r.acts, err));
+    QD_TRY(qd_tiles_open(t, x->config.n_experts != 0 ? TILE_ROWS_EXPERTS : TILE_ROWS, &lane, n_threads, &r.tiles, err));
+    QD_TRY(run_all(&r, &stats, err));
+    stats.flops = qd_tiles_flops(&r.tiles);
+    stats.longest_tick_gap_us = r.tiles.longest_gap_us;
+    stats.spilled = r.acts.spilled;
+    *ret = stats;
+out:
+    qd_tiles_done(&r.tiles);
+    qd_single_done(&r.norm);
+    qd_single_done(&r.head);
+    qd_activations_done(&r.acts);
+    qd_free(r.angles);
+    return rc;
+}

@@ -1,0 +1,55 @@
+/* layer_run.c -- a decoder layer: norm, token mixer, residual, norm, MLP, residual. */
+#include "calib/layer_run.h"
+
+qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows, uint64_t cols,
+                    const float **ret, qd_err *err)
+{
+    const qd_forward_hooks *hooks = s->p->hooks;
+    float *copy = NULL;
+    bool replaced = false;
+    *ret = x;
+    if (hooks->on_input == NULL || rows == 0) return QD_OK;
+    qd_site site = {.kind = kind,
+                    .layer = s->p->layer != NULL ? s->p->layer->number : s->p->m->n_layers,
+                    .expert = expert,
+                    .tile = s->tile->number,
+                    .worker = s->worker,
+                    .x = x,
+                    .rows = rows,
+                    .cols = cols,
+                    .ld = cols};
+    qd_code rc = qd_scratch_take(&s->lane->scratch, rows, cols, &copy, err);
+    if (rc == QD_OK) rc = hooks->on_input(hooks->ctx, &site, copy, &replaced, err);
+    if (rc == QD_OK && replaced) *ret = copy;
+    return rc;
+}
+
+static void norm(const qd_step *s, qd_slot slot, float *h)
+{
+    const qd_model_config *m = s->p->m;
+    s->lane->ops->rms_norm(s->lane, s->x, m->hidden, s->tile->n_rows, 1, 0, m->hidden,
+                           qd_layer_vec(s->p->layer, slot), m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN,
+                           m->eps, h, m->hidden, 0);
+}
+
+qd_code qd_layer_run(const qd_step *s, qd_err *err)
+{
+    const qd_model_config *m = s->p->m;
+    const qd_layer_kind *kind = &s->p->layer->kind;
+    qd_scratch *scratch = &s->lane->scratch;
+    qd_scratch_mark mark = qd_scratch_here(scratch);
+    float *h = NULL, *y = NULL;
+    uint64_t rows = s->tile->n_rows;
+    qd_code rc = QD_OK;
+    QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &h, err));
+    QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &y, err));
+    norm(s, QD_IN_NORM, h);
+    QD_TRY(kind->linear_attention ? qd_delta_run(s, h, y, err) : qd_attention_run(s, h, y, err));
+    s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
+    norm(s, QD_POST_NORM, h);
+    QD_TRY(kind->moe ? qd_moe_run(s, h, y, err) : qd_mlp_run(s, h, y, err));
+    s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
+out:
+    qd_scratch_back(scratch, mark);
+    return rc;
+}

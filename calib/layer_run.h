@@ -1,0 +1,55 @@
+/* layer_run.h -- private to calib/: one layer on one tile. */
+#ifndef QD_CALIB_LAYER_RUN_H
+#define QD_CALIB_LAYER_RUN_H
+
+#include "calib/forward.h"
+
+typedef struct qd_tile {
+    uint64_t number, first_row, n_rows;
+    const uint64_t *starts; /* of its sequences in all rows, one more than n_seqs */
+    uint64_t n_seqs;
+} qd_tile;
+
+/* What the tiles of a pass share. */
+typedef struct qd_pass {
+    const qd_model_config *m;
+    const qd_layer *layer;
+    const float *cos, *sin; /* [longest sequence][rope.dim / 2] */
+    bool all_experts;
+    const qd_forward_hooks *hooks;
+} qd_pass;
+
+/* One tile in one thread. x: [n_rows][hidden]. */
+typedef struct qd_step {
+    const qd_pass *p;
+    qd_lane *lane;
+    unsigned worker;
+    const qd_tile *tile;
+    float *x;
+} qd_step;
+
+/* s->x is the layer's input and becomes its output. */
+QD_MUST_CHECK qd_code qd_layer_run(const qd_step *s, qd_err *err);
+/* Parts: h is the normed input [n_rows][hidden], y (same shape) takes the result. */
+QD_MUST_CHECK qd_code qd_attention_run(const qd_step *s, const float *h, float *y, qd_err *err);
+QD_MUST_CHECK qd_code qd_delta_run(const qd_step *s, const float *h, float *y, qd_err *err);
+QD_MUST_CHECK qd_code qd_mlp_run(const qd_step *s, const float *h, float *y, qd_err *err);
+QD_MUST_CHECK qd_code qd_moe_run(const qd_step *s, const float *h, float *y, qd_err *err);
+/* silu(h gate^T) * (h up^T) down^T for m rows, into y [m][hidden]. */
+typedef struct qd_swiglu {
+    const qd_weight *gate, *up, *down;
+    qd_site_kind in, out;
+    int64_t expert;
+} qd_swiglu;
+QD_MUST_CHECK qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t m, float *y,
+                                    qd_err *err);
+
+/* The values that linears read: x, or what the hook put in its place. Lives as long as the caller's scratch mark. */
+QD_MUST_CHECK qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows,
+                                  uint64_t cols, const float **ret, qd_err *err);
+static inline const float *qd_layer_vec(const qd_layer *l, qd_slot s)
+{
+    return l->w[s].data;
+}
+
+#endif

@@ -1,0 +1,146 @@
+#include "calib/tiles.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/pool.h"
+
+#include <string.h>
+#include <time.h>
+
+enum {
+    WAIT_MS = 50
+};
+
+static uint64_t cut(const qd_tokens *t, uint64_t rows_max, qd_tile *tiles)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < t->n_seqs;) {
+        uint64_t first = i;
+        for (i++; i < t->n_seqs && t->starts[i + 1] - t->starts[first] <= rows_max; i++) continue;
+        if (tiles != NULL)
+            tiles[n] = (qd_tile){.number = n,
+                                 .first_row = t->starts[first],
+                                 .n_rows = t->starts[i] - t->starts[first],
+                                 .starts = t->starts + first,
+                                 .n_seqs = i - first};
+        n++;
+    }
+    return n;
+}
+
+qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane, unsigned n_lanes, qd_tiles *ret,
+                      qd_err *err)
+{
+    memset(ret, 0, sizeof *ret);
+    ret->n_tiles = cut(t, rows_max, NULL);
+    ret->n_lanes = (unsigned)qd_max_u64(1, qd_min_u64(n_lanes, ret->n_tiles));
+    ret->tiles = qd_calloc(ret->n_tiles, sizeof *ret->tiles);
+    ret->lanes = qd_calloc(ret->n_lanes, sizeof *ret->lanes);
+    if (ret->tiles == NULL || ret->lanes == NULL) {
+        qd_free(ret->tiles);
+        qd_free(ret->lanes);
+        memset(ret, 0, sizeof *ret);
+        return qd_fail(err, QD_E_NO_MEMORY, "out of memory for tiles");
+    }
+    (void)cut(t, rows_max, ret->tiles);
+    for (unsigned i = 0; i < ret->n_lanes; i++) {
+        ret->lanes[i] = *lane;
+        ret->lanes[i].n_ticks = &ret->n_ticks;
+    }
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&ret->changed, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    (void)pthread_mutex_init(&ret->lock, NULL);
+    return QD_OK;
+}
+
+static void worker(void *arg, unsigned index)
+{
+    qd_tiles *t = arg;
+    (void)pthread_mutex_lock(&t->lock);
+    while (t->rc == QD_OK && t->next < t->n_tiles) {
+        const qd_tile *tile = &t->tiles[t->next++];
+        qd_err err = {0};
+        (void)pthread_mutex_unlock(&t->lock);
+        qd_code rc = t->fn(t->arg, &t->lanes[index], index, tile, &err);
+        (void)pthread_mutex_lock(&t->lock);
+        t->done++;
+        if (rc != QD_OK && t->rc == QD_OK) {
+            t->rc = rc;
+            t->err = err;
+        }
+    }
+    t->n_running--;
+    (void)pthread_cond_signal(&t->changed);
+    (void)pthread_mutex_unlock(&t->lock);
+}
+
+/* Until every worker is done, measuring how long the count of ticks stands still. Called with the lock. */
+static void wait_for_all(qd_tiles *t, void (*wait)(void *ctx, uint64_t done), void *ctx)
+{
+    unsigned long seen = atomic_load(&t->n_ticks);
+    uint64_t seen_ns = qd_mono_ns();
+    while (t->n_running > 0) {
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += WAIT_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000L;
+        }
+        (void)pthread_cond_timedwait(&t->changed, &t->lock, &until);
+        unsigned long now = atomic_load(&t->n_ticks);
+        uint64_t now_ns = qd_mono_ns();
+        if (now != seen) {
+            seen = now;
+            seen_ns = now_ns;
+        }
+        t->longest_gap_us = qd_max_u64(t->longest_gap_us, (now_ns - seen_ns) / 1000);
+        if (wait == NULL) continue;
+        uint64_t done = t->done;
+        (void)pthread_mutex_unlock(&t->lock);
+        wait(ctx, done);
+        (void)pthread_mutex_lock(&t->lock);
+    }
+}
+
+qd_code qd_tiles_run(qd_tiles *t, qd_tile_fn fn, void *arg, void (*wait)(void *ctx, uint64_t done), void *ctx,
+                     qd_err *err)
+{
+    qd_pool *pool = NULL;
+    t->fn = fn;
+    t->arg = arg;
+    t->next = t->done = 0;
+    t->rc = QD_OK;
+    (void)pthread_mutex_lock(&t->lock); /* until the number of threads is known */
+    qd_code rc = qd_pool_start(t->n_lanes, "qd-tile", worker, t, &pool, err);
+    if (rc == QD_OK) {
+        t->n_running = qd_pool_size(pool);
+        wait_for_all(t, wait, ctx);
+    }
+    (void)pthread_mutex_unlock(&t->lock);
+    if (rc != QD_OK) return rc;
+    qd_pool_join(pool);
+    if (t->rc != QD_OK && err != NULL) *err = t->err;
+    return t->rc;
+}
+
+uint64_t qd_tiles_flops(const qd_tiles *t)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < t->n_lanes; i++) sum += t->lanes[i].flops;
+    return sum;
+}
+
+void qd_tiles_done(qd_tiles *t)
+{
+    if (t == NULL || t->tiles == NULL) return;
+    for (unsigned i = 0; i < t->n_lanes; i++) qd_scratch_done(&t->lanes[i].scratch);
+    (void)pthread_cond_destroy(&t->changed);
+    (void)pthread_mutex_destroy(&t->lock);
+    qd_free(t->lanes);
+    qd_free(t->tiles);
+    memset(t, 0, sizeof *t);
+}

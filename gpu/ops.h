@@ -1,0 +1,134 @@
+/* ops.h -- SEAM: the operations of a forward pass on one device. ops_host.c is the processor this runs on.
+ *
+ * Every operation is required. Matrices are row-major F32 with a leading dimension in elements (ld), in the device's
+ * memory. With lane->bf16 every operation rounds its results to BF16, to nearest with ties to even, wherever an eager
+ * BF16 model of transformers holds a BF16 tensor: the values are then BF16's, held as F32. Sums are F32 in a fixed
+ * order: the same arguments give the same bytes on one device, whatever the number of lanes.
+ * Threads: a lane belongs to one thread; lanes of one device run side by side. Weights may be read by all of them.
+ * Long operations look at the cancel token and count ticks between pieces of a few tens of milliseconds. */
+#ifndef QD_GPU_OPS_H
+#define QD_GPU_OPS_H
+
+#include "base/cancel.h"
+#include "base/dtype.h"
+#include "gpu/scratch.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct qd_ops qd_ops;
+
+typedef struct qd_lane {
+    const qd_ops *ops;
+    qd_scratch scratch;
+    bool bf16;
+    qd_cancel *cancel;     /* may be NULL */
+    atomic_ulong *n_ticks; /* may be NULL: counts pieces of work */
+    uint64_t flops;        /* of the matrix products done in this lane */
+} qd_lane;
+
+/* A linear's matrix [n][k] (y = x w^T) and bias [n]. data stays the caller's and must outlive it. */
+typedef struct qd_weight {
+    qd_dtype dtype; /* BF16 or F32 */
+    uint64_t n, k;
+    const void *data;
+    const float *bias; /* NULL for none */
+    void *packed;      /* the device's own form, made by weight_pack; NULL where it needs none */
+} qd_weight;
+
+typedef enum qd_norm_kind {
+    QD_NORM_PLAIN,    /* round(w * round(x / rms)) */
+    QD_NORM_PLUS_ONE, /* round((1 + w) * x / rms) */
+} qd_norm_kind;
+
+/* One sequence. Query head h reads key-value head h / (n_heads / n_kv_heads). Strides in elements; a head's elements lie
+ * side by side. */
+typedef struct qd_attention {
+    uint64_t n_tokens, n_heads, n_kv_heads, head_dim;
+    uint64_t window; /* a token sees itself and window - 1 before it; 0: all before it */
+    float scale;
+    const float *q, *k, *v;
+    uint64_t q_token, q_head, kv_token; /* strides; k and v: heads of a token lie side by side */
+    float *out;                         /* [n_tokens][n_heads * head_dim] */
+    uint64_t out_token;
+} qd_attention;
+
+/* One sequence of the gated delta rule. q and k have n_k_heads heads of k_dim, v n_v_heads of v_dim; value head h uses
+ * key head h / (n_v_heads / n_k_heads). All three lie in one row a token: q, k, v. */
+typedef struct qd_delta {
+    uint64_t n_tokens, n_k_heads, n_v_heads, k_dim, v_dim;
+    const float *qkv;
+    uint64_t qkv_token;      /* stride */
+    const float *beta, *g;   /* [n_tokens][n_v_heads]: step size in (0, 1), log of the decay (<= 0) */
+    float *out;              /* [n_tokens][n_v_heads * v_dim] */
+} qd_delta;
+
+struct qd_ops {
+    const char *name;
+    qd_code (*weight_pack)(qd_weight *w, bool bf16, qd_err *err);
+    void (*weight_unpack)(qd_weight *w); /* frees w->packed */
+
+    /* y [m][n] = x [m][k] w^T + bias. Errors: QD_E_CANCELED, QD_E_NO_MEMORY, QD_E_DEVICE. */
+    qd_code (*linear)(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
+                      qd_err *err);
+    /* Causal attention with softmax in F32. The same errors. */
+    qd_code (*attention)(qd_lane *l, const qd_attention *a, qd_err *err);
+    /* Gated delta rule, in chunks, in F32; the result is rounded. q and k are L2-normalized here and q scaled by
+     * k_dim^-1/2. Source: Yang et al., Gated Delta Networks (2412.06464), the chunked form with the UT transform. */
+    qd_code (*delta_rule)(qd_lane *l, const qd_delta *d, qd_err *err);
+
+    /* rows x n_heads vectors of n elements each, at x + row * ldx + head * head_stride; y likewise, may be x. */
+    void (*rms_norm)(const qd_lane *l, const float *x, uint64_t ldx, uint64_t rows, uint64_t n_heads, uint64_t head_x,
+                     uint64_t n, const float *w, qd_norm_kind kind, float eps, float *y, uint64_t ldy, uint64_t head_y);
+    /* y = round(round(w * round(x / rms)) * silu(gate)), for the output of the delta rule; y may be x. */
+    void (*gated_norm)(const qd_lane *l, const float *x, const float *gate, uint64_t ldg, uint64_t rows,
+                       uint64_t n_heads, uint64_t n, const float *w, float eps, float *y);
+    /* In place: element j and j + rot/2 of each head are a plane turned by the angle of (token, j); the elements from rot
+     * on stay. cos, sin: [rows][rot / 2]. */
+    void (*rope)(const qd_lane *l, float *x, uint64_t rows, uint64_t ldx, uint64_t n_heads, uint64_t head_stride,
+                 uint64_t rot, const float *cos, const float *sin);
+    /* Depthwise causal convolution over tokens and silu: y[t][c] = silu(sum_j w[c][j] x[t - taps + 1 + j][c]). */
+    void (*conv_silu)(const qd_lane *l, const float *x, uint64_t ldx, uint64_t rows, uint64_t n, const float *w,
+                      uint64_t taps, float *y, uint64_t ldy);
+    /* g = round(silu(g)) * u over rows x n. */
+    void (*silu_mul)(const qd_lane *l, float *g, uint64_t ldg, const float *u, uint64_t ldu, uint64_t rows, uint64_t n);
+    /* x *= sigmoid(gate) for n_heads x n elements a row; gate_head is the stride between heads of the gate. */
+    void (*gate)(const qd_lane *l, float *x, uint64_t ldx, const float *gate, uint64_t ldg, uint64_t rows,
+                 uint64_t n_heads, uint64_t gate_head, uint64_t n);
+    /* x[r] *= sigmoid(gate[r]) over rows x n. */
+    void (*gate_rows)(const qd_lane *l, float *x, uint64_t ldx, const float *gate, uint64_t rows, uint64_t n);
+    /* beta = sigmoid(b); g = -exp(a_log) * softplus(a + dt_bias), in F32: rows x n. */
+    void (*decay)(const qd_lane *l, const float *b, uint64_t ldb, const float *a, uint64_t lda, const float *a_log,
+                  const float *dt_bias, uint64_t rows, uint64_t n, float *beta, float *g);
+    /* x += y over rows x n. */
+    void (*add)(const qd_lane *l, float *x, uint64_t ldx, const float *y, uint64_t ldy, uint64_t rows, uint64_t n);
+    /* rows x n_heads vectors of n elements from x + row * ldx + head * head_x to y + row * ldy + head * head_y. */
+    void (*copy)(const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads, uint64_t n, float *y,
+                 uint64_t ldy, uint64_t head_y);
+    /* y[i] = x[index[i]]; n elements a row. */
+    void (*gather)(const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n, float *y);
+    /* x[index[i]] += round(weight[i] * y[i]); rows of an index come once. */
+    void (*scatter_add)(const qd_lane *l, const float *y, const uint32_t *index, const float *weight, uint64_t rows,
+                        uint64_t n, float *x, uint64_t ldx);
+    /* Softmax over n_experts logits in F32, the top_k largest (of equal ones the lower index), normalized to a sum of 1
+     * where asked, rounded where round_weights. margin: probability of the last one taken less that of the first one not
+     * taken. index, weight: [rows][top_k]. */
+    void (*route)(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,
+                  bool normalize, bool round_weights, uint32_t *index, float *weight, float *margin);
+    /* Between the stored form (BF16 or F32, dense) and F32. */
+    void (*load)(qd_dtype dtype, const void *from, uint64_t n, float *to);
+    void (*store)(qd_dtype dtype, const float *from, uint64_t n, void *to);
+};
+
+const qd_ops *qd_ops_host(void);
+
+/* Cancel and tick between two pieces of an operation. */
+static inline QD_MUST_CHECK qd_code qd_lane_tick(qd_lane *l, qd_err *err)
+{
+    if (l->n_ticks != NULL) atomic_fetch_add_explicit(l->n_ticks, 1, memory_order_relaxed);
+    if (qd_cancel_asked(l->cancel)) return qd_fail(err, QD_E_CANCELED, "canceled");
+    return QD_OK;
+}
+
+#endif
