@@ -223,7 +223,7 @@ out:
 qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                        const qd_forward_hooks *hooks, qd_forward_stats *ret, qd_err *err)
 {
-    run r = {.x = x, .t = t, .o = opts, .hooks = hooks, .ops = opts->ops != NULL ? opts->ops : qd_ops_host()};
+    run r = {.x = x, .t = t, .o = opts, .hooks = hooks, .ops = opts->ops != NULL ? opts->ops : qd_ops_host(NULL)};
     qd_forward_stats stats = {0};
     uint64_t memory = opts->memory_bytes != 0 ? opts->memory_bytes : MEMORY_DEFAULT;
     unsigned n_threads = opts->n_threads != 0 ? opts->n_threads : qd_cpu_count();

@@ -24,13 +24,14 @@ static const char k_usage[] =
     "  --rope-bf16          round RoPE's frequencies to BF16, as a model has them that was cast to BF16 as a whole\n"
     "  --threads N          compute threads (default: one a processor)\n"
     "  --memory SIZE        memory for activations; more goes to a file in $TMPDIR (default 1GiB)\n"
+    "  --device NAME        cpu or cpu-bf16 (BF16 products in hardware); default: the faster one here\n"
     "  --no-logits          leave out the head\n"
     "  --json               one JSON object a line on stdout\n";
 
 #define MARGIN_CLOSE 1e-3f /* below it another order of sums may choose another expert */
 
 typedef struct forward_args {
-    const char *ids, *output, *dtype;
+    const char *ids, *output, *dtype, *device;
     uint64_t threads, memory;
     bool rope_bf16, no_logits, json, help;
     qd_arg_list rest;
@@ -49,6 +50,7 @@ typedef struct output {
 static qd_code parse(int argc, char **argv, forward_args *a, qd_err *err)
 {
     const qd_opt opts[] = {
+        {"--device", NULL, QD_OPT_TEXT, &a->device},
         {"--rope-bf16", NULL, QD_OPT_FLAG, &a->rope_bf16},
         {"--ids", NULL, QD_OPT_TEXT, &a->ids},           {"--output", "-o", QD_OPT_TEXT, &a->output},
         {"--dtype", NULL, QD_OPT_TEXT, &a->dtype},       {"--threads", NULL, QD_OPT_COUNT, &a->threads},
@@ -64,6 +66,8 @@ static qd_code parse(int argc, char **argv, forward_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "--threads: expected at most 256, found %" PRIu64, a->threads);
     if (a->dtype != NULL && strcmp(a->dtype, "f32") != 0 && strcmp(a->dtype, "bf16") != 0)
         return qd_fail(err, QD_E_USAGE, "--dtype %s: expected f32 or bf16", a->dtype);
+    if (a->device != NULL && qd_ops_host(a->device) == NULL)
+        return qd_fail(err, QD_E_USAGE, "--device %s: expected cpu or cpu-bf16", a->device);
     return QD_OK;
 }
 
@@ -230,7 +234,8 @@ int qd_cmd_forward(int argc, char **argv)
     QD_TRY(open_output(&o, a.output, &ids, !a.no_logits, &err));
     qd_signals_to(&cancel);
     qd_tokens tokens = {.ids = ids.ids, .starts = ids.starts, .n_seqs = ids.n_seqs};
-    qd_forward_opts opts = {.bf16 = a.dtype != NULL && strcmp(a.dtype, "bf16") == 0,
+    qd_forward_opts opts = {.ops = qd_ops_host(a.device),
+                            .bf16 = a.dtype != NULL && strcmp(a.dtype, "bf16") == 0,
                             .rope_bf16 = a.rope_bf16,
                             .n_threads = (unsigned)a.threads,
                             .memory_bytes = a.memory,

@@ -17,6 +17,11 @@ qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, con
                        qd_err *err);
 qd_code qd_host_weight_pack(qd_weight *w, bool bf16, qd_err *err);
 void qd_host_weight_unpack(qd_weight *w);
+/* host_bf16.c: the same with BF16 products in hardware */
+qd_code qd_host_bf16_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
+                            uint64_t ldy, qd_err *err);
+qd_code qd_host_bf16_pack(qd_weight *w, bool bf16, qd_err *err);
+void qd_host_bf16_unpack(qd_weight *w);
 /* host_attention.c, host_delta.c */
 qd_code qd_host_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 qd_code qd_host_delta_rule(qd_lane *l, const qd_delta *d, qd_err *err);

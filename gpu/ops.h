@@ -121,7 +121,9 @@ struct qd_ops {
     void (*store)(qd_dtype dtype, const float *from, uint64_t n, void *to);
 };
 
-const qd_ops *qd_ops_host(void);
+/* The processor this runs on. name: NULL for what is fastest here, or "cpu" (F32 products of widened values) or "cpu-bf16"
+ * (BF16 products of oneDNN) for tests and measurements; NULL is returned for another name. */
+const qd_ops *qd_ops_host(const char *name);
 
 /* Cancel and tick between two pieces of an operation. */
 static inline QD_MUST_CHECK qd_code qd_lane_tick(qd_lane *l, qd_err *err)

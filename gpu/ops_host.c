@@ -1,31 +1,46 @@
-/* ops_host.c -- the table of the host's operations. */
+/* ops_host.c -- the tables of the host's operations: they differ in how BF16 matrices are multiplied. */
 #include "gpu/host_ops.h"
 
-static const qd_ops k_host = {
-    .name = "cpu",
-    .weight_pack = qd_host_weight_pack,
-    .weight_unpack = qd_host_weight_unpack,
-    .linear = qd_host_linear,
-    .attention = qd_host_attention,
-    .delta_rule = qd_host_delta_rule,
-    .rms_norm = qd_host_rms_norm,
-    .gated_norm = qd_host_gated_norm,
-    .rope = qd_host_rope,
-    .conv_silu = qd_host_conv_silu,
-    .silu_mul = qd_host_silu_mul,
-    .gate = qd_host_gate,
-    .gate_rows = qd_host_gate_rows,
-    .decay = qd_host_decay,
-    .add = qd_host_add,
-    .copy = qd_host_copy,
-    .gather = qd_host_gather,
-    .scatter_add = qd_host_scatter_add,
-    .route = qd_host_route,
-    .load = qd_host_load,
-    .store = qd_host_store,
-};
+#include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
-const qd_ops *qd_ops_host(void)
+#define TABLE(name_, pack, unpack, linear_)                                                                            \
+    {                                                                                                                  \
+        .name = name_, .weight_pack = pack, .weight_unpack = unpack, .linear = linear_,                                \
+        .attention = qd_host_attention, .delta_rule = qd_host_delta_rule, .rms_norm = qd_host_rms_norm,                \
+        .gated_norm = qd_host_gated_norm, .rope = qd_host_rope, .conv_silu = qd_host_conv_silu,                        \
+        .silu_mul = qd_host_silu_mul, .gate = qd_host_gate, .gate_rows = qd_host_gate_rows, .decay = qd_host_decay,    \
+        .add = qd_host_add, .copy = qd_host_copy, .gather = qd_host_gather, .scatter_add = qd_host_scatter_add,        \
+        .route = qd_host_route, .load = qd_host_load, .store = qd_host_store,                                          \
+    }
+
+static const qd_ops k_f32 = TABLE("cpu", qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear);
+static const qd_ops k_bf16 = TABLE("cpu-bf16", qd_host_bf16_pack, qd_host_bf16_unpack, qd_host_bf16_linear);
+
+/* BF16 products are twice as fast as F32 ones on AMD's processors that have them, and faster still with AMX; Intel's
+ * without AMX do them at half the rate of F32 (measured: 86 against 157 GFLOP/s on one thread). */
+static bool bf16_is_faster(void)
 {
-    return &k_host;
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0, max = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    bool amx = (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return amx;
+    bool bf16 = (a >> 5 & 1) != 0;
+    if (!__get_cpuid(0, &max, &b, &c, &d)) return amx;
+    return amx || (bf16 && b == signature_AMD_ebx);
+#else
+    return false;
+#endif
+}
+
+const qd_ops *qd_ops_host(const char *name)
+{
+    const qd_ops *all[] = {&k_f32, &k_bf16};
+    if (name == NULL) return bf16_is_faster() ? &k_bf16 : &k_f32;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (strcmp(all[i]->name, name) == 0) return all[i];
+    return NULL;
 }
