@@ -46,7 +46,8 @@ static qd_code check_tokens(const run *r, qd_err *err)
         for (uint64_t j = t->starts[i]; j < t->starts[i + 1]; j++)
             if (t->ids[j] >= vocab)
                 return qd_fail(err, QD_E_INPUT,
-                               "sequence %" PRIu64 ", token %" PRIu64 ": expected an id below %" PRIu64 ", found %" PRIu32,
+                               "sequence %" PRIu64 ", token %" PRIu64 ": expected an id below %" PRIu64
+                               ", found %" PRIu32,
                                i, j - t->starts[i], vocab, t->ids[j]);
     }
     return QD_OK;
@@ -67,8 +68,7 @@ static qd_code make_angles(run *r, qd_err *err)
 {
     const qd_rope *rope = &r->x->config.rope;
     uint64_t longest = 0, half = rope->dim / 2;
-    for (uint64_t i = 0; i < r->t->n_seqs; i++)
-        longest = qd_max_u64(longest, r->t->starts[i + 1] - r->t->starts[i]);
+    for (uint64_t i = 0; i < r->t->n_seqs; i++) longest = qd_max_u64(longest, r->t->starts[i + 1] - r->t->starts[i]);
     float *f = qd_malloc(half * sizeof *f);
     qd_code rc = QD_OK;
     r->angles = qd_malloc(2 * longest * half * sizeof *r->angles);
@@ -210,8 +210,7 @@ static qd_code run_all(run *r, qd_forward_stats *stats, qd_err *err)
     r->layer = m->n_layers;
     uint64_t begin = qd_mono_ns();
     QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &r->norm, err));
-    if (r->hooks->on_logits != NULL)
-        QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->head, err));
+    if (r->hooks->on_logits != NULL) QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->head, err));
     uint64_t loaded = qd_mono_ns();
     rc = qd_tiles_run(&r->tiles, last_tile, r, progress, r, err);
     stats->load_s += (double)(loaded - begin) * 1e-9;

@@ -44,15 +44,17 @@ typedef struct qd_site {
 /* Every entry may be NULL. Entries with a worker are called by several threads at once. */
 typedef struct qd_forward_hooks {
     void *ctx;
-    /* The weights of a layer are there and no tile has run: data of linears may be replaced in place (the original dtype),
-     * or `data` pointed elsewhere until the next call. Before weight_pack. Once a layer, from the caller's thread. */
+    /* The weights of a layer are there and no tile has run: data of linears may be replaced in place (the original
+     * dtype), or `data` pointed elsewhere until the next call. Before weight_pack. Once a layer, from the caller's
+     * thread. */
     qd_code (*on_weights)(void *ctx, qd_layer *layer, qd_err *err);
     /* Values that go into linears. The linears read `replaced` [rows][cols], dense, where *ret_replaced is set. */
     qd_code (*on_input)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err);
     /* Input of layer `index`, or what the final norm gives (index n_layers): rows x hidden, dense. */
     qd_code (*on_hidden)(void *ctx, uint64_t index, uint64_t first_row, uint64_t rows, const float *x, qd_err *err);
     /* Margins of the router's choice, one a token: see gpu/ops.h. */
-    qd_code (*on_router)(void *ctx, uint64_t layer, uint64_t first_row, uint64_t rows, const float *margin, qd_err *err);
+    qd_code (*on_router)(void *ctx, uint64_t layer, uint64_t first_row, uint64_t rows, const float *margin,
+                         qd_err *err);
     /* rows x vocab, dense. The head is not computed where this is NULL. */
     qd_code (*on_logits)(void *ctx, uint64_t first_row, uint64_t rows, const float *x, qd_err *err);
     /* At least five times a second, from the caller's thread. n_ticks: pieces of work done so far, a heartbeat. */
@@ -61,12 +63,12 @@ typedef struct qd_forward_hooks {
 } qd_forward_hooks;
 
 typedef struct qd_forward_opts {
-    const qd_ops *ops;     /* NULL: this processor */
-    bool bf16;             /* round as an eager BF16 model does; else F32 */
-    bool rope_bf16;        /* frequencies of RoPE rounded to BF16, as in a model that was cast to BF16 as a whole; not so
-                              in one that was loaded as BF16 */
-    bool all_experts;      /* on_input sees every token at every expert; outputs are those of the routed ones */
-    unsigned n_threads;    /* 0: one a processor */
+    const qd_ops *ops;  /* NULL: this processor */
+    bool bf16;          /* round as an eager BF16 model does; else F32 */
+    bool rope_bf16;     /* frequencies of RoPE rounded to BF16, as in a model that was cast to BF16 as a whole; not so
+                           in one that was loaded as BF16 */
+    bool all_experts;   /* on_input sees every token at every expert; outputs are those of the routed ones */
+    unsigned n_threads; /* 0: one a processor */
     uint64_t memory_bytes; /* for activations: more than that goes to a file in spill_dir; 0: 1 GiB */
     const char *spill_dir; /* NULL: $TMPDIR or /tmp */
     qd_cancel *cancel;     /* may be NULL */

@@ -1,9 +1,10 @@
-/* layer_attention.c -- the token mixer with keys and values: projections, norms of heads, RoPE, attention, output gate. */
+/* layer_attention.c -- the token mixer with keys and values: projections, norms of heads, RoPE, attention, output gate.
+ */
 #include "calib/layer_run.h"
 
 /* With an output gate, q_proj gives query and gate of each head side by side. */
-static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_head, float *k, const float *v, float *out,
-                      qd_err *err)
+static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_head, float *k, const float *v,
+                      float *out, qd_err *err)
 {
     const qd_model_config *m = s->p->m;
     const qd_layer *l = s->p->layer;
@@ -37,8 +38,7 @@ static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_he
         qd_code rc = ops->attention(s->lane, &a, err);
         if (rc != QD_OK) return rc;
     }
-    if (m->attention_gate)
-        ops->gate(s->lane, out, o, q + m->head_dim, q_cols, rows, m->n_heads, q_head, m->head_dim);
+    if (m->attention_gate) ops->gate(s->lane, out, o, q + m->head_dim, q_cols, rows, m->n_heads, q_head, m->head_dim);
     return QD_OK;
 }
 

@@ -1,4 +1,5 @@
-/* layer_index.c -- each tensor of the forward pass found by its role and name, with the shape that config.json asks for.
+/* layer_index.c -- each tensor of the forward pass found by its role and name, with the shape that config.json asks
+ * for.
  */
 #include "base/mem.h"
 #include "calib/layer_weights.h"
@@ -153,9 +154,8 @@ static bool suffix_is(const char *suffix, const char *pattern)
 
 static int expert_part(const char *suffix)
 {
-    static const char *const parts[][2] = {{".gate_proj.weight", ".w1.weight"},
-                                           {".up_proj.weight", ".w3.weight"},
-                                           {".down_proj.weight", ".w2.weight"}};
+    static const char *const parts[][2] = {
+        {".gate_proj.weight", ".w1.weight"}, {".up_proj.weight", ".w3.weight"}, {".down_proj.weight", ".w2.weight"}};
     const char *dot = strrchr(suffix, '.');
     while (dot != NULL && dot > suffix && dot[-1] != '.') dot--;
     for (int i = 0; dot != NULL && dot > suffix && i < QD_EXPERT_PARTS; i++)
@@ -167,7 +167,8 @@ static int expert_part(const char *suffix)
 static bool bias_of(const char *suffix, const char *pattern)
 {
     size_t n = strlen(suffix), m = strlen(pattern);
-    return n > 5 && m > 7 && n - 5 == m - 7 && strcmp(suffix + n - 5, ".bias") == 0 && memcmp(suffix, pattern, n - 5) == 0;
+    return n > 5 && m > 7 && n - 5 == m - 7 && strcmp(suffix + n - 5, ".bias") == 0 &&
+           memcmp(suffix, pattern, n - 5) == 0;
 }
 
 static void place_in_layer(qd_model_index *x, uint32_t tensor, const qd_place *p)

@@ -108,8 +108,8 @@ static uint64_t tokens_of(const qd_step *s, uint32_t expert, const routing *r, u
 static qd_code run_expert(const qd_step *s, uint32_t expert, const float *h, const routing *r, float *y, qd_err *err)
 {
     const qd_weight *w = s->p->layer->experts[expert];
-    qd_swiglu mlp = {&w[QD_EXPERT_GATE], &w[QD_EXPERT_UP], &w[QD_EXPERT_DOWN], QD_SITE_EXPERT_IN, QD_SITE_EXPERT_DOWN,
-                     expert};
+    qd_swiglu mlp = {&w[QD_EXPERT_GATE], &w[QD_EXPERT_UP],    &w[QD_EXPERT_DOWN],
+                     QD_SITE_EXPERT_IN,  QD_SITE_EXPERT_DOWN, expert};
     qd_lane *l = s->lane;
     uint64_t hidden = s->p->m->hidden, own = 0, n = tokens_of(s, expert, r, &own);
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
@@ -132,8 +132,8 @@ out:
 static qd_code add_shared(const qd_step *s, const float *h, float *y, qd_err *err)
 {
     const qd_weight *w = s->p->layer->w;
-    qd_swiglu mlp = {&w[QD_SHARED_GATE], &w[QD_SHARED_UP], &w[QD_SHARED_DOWN], QD_SITE_SHARED_IN, QD_SITE_SHARED_DOWN,
-                     -1};
+    qd_swiglu mlp = {&w[QD_SHARED_GATE], &w[QD_SHARED_UP],    &w[QD_SHARED_DOWN],
+                     QD_SITE_SHARED_IN,  QD_SITE_SHARED_DOWN, -1};
     qd_lane *l = s->lane;
     uint64_t rows = s->tile->n_rows, hidden = s->p->m->hidden;
     float *out = NULL, *scale = NULL;

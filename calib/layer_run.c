@@ -27,9 +27,8 @@ qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const f
 static void norm(const qd_step *s, qd_slot slot, float *h)
 {
     const qd_model_config *m = s->p->m;
-    s->lane->ops->rms_norm(s->lane, s->x, m->hidden, s->tile->n_rows, 1, 0, m->hidden,
-                           qd_layer_vec(s->p->layer, slot), m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN,
-                           m->eps, h, m->hidden, 0);
+    s->lane->ops->rms_norm(s->lane, s->x, m->hidden, s->tile->n_rows, 1, 0, m->hidden, qd_layer_vec(s->p->layer, slot),
+                           m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, h, m->hidden, 0);
 }
 
 qd_code qd_layer_run(const qd_step *s, qd_err *err)

@@ -79,8 +79,8 @@ void qd_model_index_done(qd_model_index *x);
 typedef struct qd_layer {
     uint64_t number;
     qd_layer_kind kind;
-    qd_weight w[QD_SLOT_COUNT];              /* data NULL where the layer has no such tensor */
-    qd_weight (*experts)[QD_EXPERT_PARTS];   /* [n_experts], also where the source has all in one tensor; owned */
+    qd_weight w[QD_SLOT_COUNT];            /* data NULL where the layer has no such tensor */
+    qd_weight (*experts)[QD_EXPERT_PARTS]; /* [n_experts], also where the source has all in one tensor; owned */
     uint64_t n_experts;
     const qd_ops *ops;
     void *memory; /* owned */
@@ -101,8 +101,8 @@ typedef struct qd_single {
     void *memory; /* owned */
     uint64_t memory_bytes;
 } qd_single;
-QD_MUST_CHECK qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16,
-                                     qd_single *ret, qd_err *err);
+QD_MUST_CHECK qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops,
+                                     bool bf16, qd_single *ret, qd_err *err);
 void qd_single_done(qd_single *s);
 /* Row ids[i] of the embedding to x [n][hidden], rounded to BF16 where bf16. */
 QD_MUST_CHECK qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const uint32_t *ids,

@@ -51,7 +51,8 @@ static bool flag(reader *r, const char *key, bool dflt)
 }
 
 /* A number in low .. high. */
-static double number(reader *r, const json_t *o, const char *what, const char *key, double dflt, double low, double high)
+static double number(reader *r, const json_t *o, const char *what, const char *key, double dflt, double low,
+                     double high)
 {
     double v = dflt;
     if (r->rc == QD_OK) r->rc = qd_json_num_or(o, key, what, dflt, &v, r->err);
@@ -260,8 +261,8 @@ static void read_activation(reader *r)
     const char *act = NULL;
     if (r->rc == QD_OK) r->rc = qd_json_str_or(r->o, "hidden_act", r->what, "silu", &act, r->err);
     if (r->rc == QD_OK && strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        r->rc = qd_fail(r->err, QD_E_UNSUPPORTED, "%s: \"hidden_act\": expected \"silu\", found \"%.60s\"", r->what,
-                        act);
+        r->rc =
+            qd_fail(r->err, QD_E_UNSUPPORTED, "%s: \"hidden_act\": expected \"silu\", found \"%.60s\"", r->what, act);
 }
 
 qd_code qd_model_config_read(const qd_config *c, const char *what, qd_arena *arena, qd_model_config *ret, qd_err *err)

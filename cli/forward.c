@@ -45,17 +45,18 @@ typedef struct output {
     uint32_t sink_part;
     uint64_t *hidden_off, *margin_off, logits_off; /* owned arrays: [n_layers + 1], [n_layers] */
     atomic_ulong n_close, n_routed;
+    bool json;
+    uint64_t shown; /* layers whose begin was told */
 } output;
 
 static qd_code parse(int argc, char **argv, forward_args *a, qd_err *err)
 {
     const qd_opt opts[] = {
-        {"--device", NULL, QD_OPT_TEXT, &a->device},
-        {"--rope-bf16", NULL, QD_OPT_FLAG, &a->rope_bf16},
-        {"--ids", NULL, QD_OPT_TEXT, &a->ids},           {"--output", "-o", QD_OPT_TEXT, &a->output},
-        {"--dtype", NULL, QD_OPT_TEXT, &a->dtype},       {"--threads", NULL, QD_OPT_COUNT, &a->threads},
-        {"--memory", NULL, QD_OPT_BYTES, &a->memory},    {"--no-logits", NULL, QD_OPT_FLAG, &a->no_logits},
-        {"--json", NULL, QD_OPT_FLAG, &a->json},         {"--help", "-h", QD_OPT_FLAG, &a->help},
+        {"--device", NULL, QD_OPT_TEXT, &a->device},  {"--rope-bf16", NULL, QD_OPT_FLAG, &a->rope_bf16},
+        {"--ids", NULL, QD_OPT_TEXT, &a->ids},        {"--output", "-o", QD_OPT_TEXT, &a->output},
+        {"--dtype", NULL, QD_OPT_TEXT, &a->dtype},    {"--threads", NULL, QD_OPT_COUNT, &a->threads},
+        {"--memory", NULL, QD_OPT_BYTES, &a->memory}, {"--no-logits", NULL, QD_OPT_FLAG, &a->no_logits},
+        {"--json", NULL, QD_OPT_FLAG, &a->json},      {"--help", "-h", QD_OPT_FLAG, &a->help},
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
@@ -71,8 +72,8 @@ static qd_code parse(int argc, char **argv, forward_args *a, qd_err *err)
     return QD_OK;
 }
 
-static qd_code add_tensor(qd_tensor *t, char *name, uint64_t n_seqs, uint64_t length, uint64_t cols,
-                          uint64_t *off, uint64_t *ret_off, qd_err *err)
+static qd_code add_tensor(qd_tensor *t, char *name, uint64_t n_seqs, uint64_t length, uint64_t cols, uint64_t *off,
+                          uint64_t *ret_off, qd_err *err)
 {
     *t = (qd_tensor){.name = name, .dtype = QD_F32, .rank = cols == 1 ? 2 : 3, .shape = {n_seqs, length, cols}};
     if (name == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for names");
@@ -99,15 +100,15 @@ static qd_code lay_out(output *o, const qd_ids *ids, bool logits, qd_buf *header
         goto out;
     }
     for (uint64_t i = 0; i <= m->n_layers; i++)
-        QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "hidden.%" PRIu64, i), ids->n_seqs, ids->length,
-                          m->hidden, &at, &o->hidden_off[i], err));
+        QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "hidden.%" PRIu64, i), ids->n_seqs, ids->length, m->hidden,
+                          &at, &o->hidden_off[i], err));
     if (logits)
         QD_TRY(add_tensor(&t[n++], qd_arena_strdup(&arena, "logits"), ids->n_seqs, ids->length, m->vocab, &at,
                           &o->logits_off, err));
     for (uint64_t i = 0; i < m->n_layers; i++)
         if (m->layers[i].moe)
-            QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "router_margin.%" PRIu64, i), ids->n_seqs,
-                              ids->length, 1, &at, &o->margin_off[i], err));
+            QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "router_margin.%" PRIu64, i), ids->n_seqs, ids->length,
+                              1, &at, &o->margin_off[i], err));
     QD_TRY(qd_st_write_header(t, (uint32_t)n, NULL, 0, header, err));
     for (uint64_t i = 0; i <= m->n_layers; i++) o->hidden_off[i] += header->len;
     for (uint64_t i = 0; i < m->n_layers; i++) o->margin_off[i] += header->len;
@@ -174,6 +175,18 @@ static qd_code on_router(void *ctx, uint64_t layer, uint64_t row, uint64_t rows,
     return put(o, o->margin_off[layer], row, rows, 1, margin, err);
 }
 
+static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t done, uint64_t n_tiles, uint64_t n_ticks)
+{
+    output *o = ctx;
+    (void)done;
+    (void)n_tiles;
+    (void)n_ticks;
+    if (!o->json || layer < o->shown) return;
+    o->shown = layer + 1;
+    (void)printf("{\"event\":\"progress\",\"layer\":%" PRIu64 ",\"layers\":%" PRIu64 "}\n", layer, n_layers);
+    (void)fflush(stdout);
+}
+
 static qd_code finish(output *o, qd_err *err)
 {
     qd_code rc = qd_sink_sync(o->sink, err);
@@ -204,7 +217,8 @@ static void show(const forward_args *a, const qd_ids *ids, const output *o, cons
                      routed, close);
         return;
     }
-    (void)printf("%s: %" PRIu64 " tokens, weights read in %.2f s, computed in %.2f s (%.0f GFLOP/s of matrix products)\n",
+    (void)printf("%s: %" PRIu64
+                 " tokens, weights read in %.2f s, computed in %.2f s (%.0f GFLOP/s of matrix products)\n",
                  a->output, tokens, s->load_s, s->run_s, rate);
     if (routed != 0)
         (void)printf("  router: %" PRIu64 " of %" PRIu64 " choices by less than %g\n", close, routed,
@@ -231,8 +245,9 @@ int qd_cmd_forward(int argc, char **argv)
     QD_TRY(qd_model_index_open(&c, &x, &err));
     QD_TRY(qd_ids_load(a.ids, x.config.vocab, &ids, &err));
     o.m = &x.config;
-    QD_TRY(open_output(&o, a.output, &ids, !a.no_logits, &err));
+    o.json = a.json;
     qd_signals_to(&cancel);
+    QD_TRY(open_output(&o, a.output, &ids, !a.no_logits, &err));
     qd_tokens tokens = {.ids = ids.ids, .starts = ids.starts, .n_seqs = ids.n_seqs};
     qd_forward_opts opts = {.ops = qd_ops_host(a.device),
                             .bf16 = a.dtype != NULL && strcmp(a.dtype, "bf16") == 0,
@@ -243,6 +258,7 @@ int qd_cmd_forward(int argc, char **argv)
     qd_forward_hooks hooks = {.ctx = &o,
                               .on_hidden = on_hidden,
                               .on_router = on_router,
+                              .on_progress = on_progress,
                               .on_logits = a.no_logits ? NULL : on_logits};
     QD_TRY(qd_forward_run(&x, &tokens, &opts, &hooks, &stats, &err));
     QD_TRY(finish(&o, &err));

@@ -96,7 +96,8 @@ static qd_code reorder(packed *p, const form *f, const uint16_t *from, uint64_t 
     qd_code rc = QD_OK;
     memcpy(&source, &from, sizeof source); /* oneDNN knows no const; it only reads this one */
     QD_TRY(check(dnnl_memory_desc_init_by_tag(&plain, 2, dims, dnnl_bf16, dnnl_ba), "w", err));
-    QD_TRY(check(dnnl_reorder_primitive_desc_create(&pd, &plain, p->engine, &f->desc, p->engine, NULL), "reorder", err));
+    QD_TRY(
+        check(dnnl_reorder_primitive_desc_create(&pd, &plain, p->engine, &f->desc, p->engine, NULL), "reorder", err));
     QD_TRY(check(dnnl_primitive_create(&prim, pd), "reorder", err));
     QD_TRY(check(dnnl_stream_create(&stream, p->engine, dnnl_stream_default_flags), "stream", err));
     QD_TRY(check(dnnl_memory_create(&a, &plain, p->engine, source), "w", err));
@@ -168,8 +169,7 @@ static qd_code product_of(packed *p, form *f, uint64_t k, int size, uint64_t row
     (void)pthread_mutex_lock(&p->lock);
     if (at->prim == NULL) {
         QD_TRY(describe(p->engine, rows, f->n, k, &f->desc, &pd, err));
-        at->scratch_bytes =
-            dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
+        at->scratch_bytes = dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
         QD_TRY(check(dnnl_primitive_create(&at->prim, pd), "matmul", err));
     }
     *ret = *at;
@@ -209,10 +209,8 @@ static qd_code multiply(qd_lane *l, packed *p, form *f, unsigned char *block, ui
     QD_TRY(check(dnnl_memory_create(&mem[1], &f->desc, p->engine, block), "w", err));
     QD_TRY(check(dnnl_memory_create(&mem[2], &y_desc, p->engine, y), "y", err));
     QD_TRY(check(dnnl_memory_create(&mem[3], &s_desc, p->engine, scratch), "scratchpad", err));
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, mem[0]},
-                              {DNNL_ARG_WEIGHTS, mem[1]},
-                              {DNNL_ARG_DST, mem[2]},
-                              {DNNL_ARG_SCRATCHPAD, mem[3]}};
+    dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, mem[0]}, {DNNL_ARG_WEIGHTS, mem[1]}, {DNNL_ARG_DST, mem[2]}, {DNNL_ARG_SCRATCHPAD, mem[3]}};
     QD_TRY(check(dnnl_primitive_execute(m.prim, stream, 4, args), "matmul", err));
     QD_TRY(check(dnnl_stream_wait(stream), "matmul", err));
     l->flops += 2 * rows * f->n * k;

@@ -44,7 +44,6 @@ QD_VEC static void subtract(float *y, const float *x, float f, uint64_t n)
     for (uint64_t i = 0; i < n; i++) y[i] -= f * x[i];
 }
 
-
 static void load_chunk(const qd_delta *d, uint64_t head, uint64_t t0, uint64_t c, work *w)
 {
     uint64_t kh = head / (d->n_v_heads / d->n_k_heads), key_dim = d->n_k_heads * d->k_dim;
@@ -69,8 +68,8 @@ static void decay_pairs(float *m, const float *d, uint64_t c, bool diagonal)
             m[i * CHUNK + j] = j < i || (diagonal && j == i) ? m[i * CHUNK + j] * qd_exp(d[i] - d[j]) : 0.0f;
 }
 
-/* One chunk of c tokens: w->q, k, kb (still beta k), u (still beta v) and the state are given; leaves the output in w->o
- * and the new state. */
+/* One chunk of c tokens: w->q, k, kb (still beta k), u (still beta v) and the state are given; leaves the output in
+ * w->o and the new state. */
 static qd_code chunk(qd_lane *l, const qd_delta *d, uint64_t c, work *w, qd_err *err)
 {
     uint64_t kd = d->k_dim, vd = d->v_dim;

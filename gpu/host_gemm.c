@@ -1,7 +1,7 @@
 /* host_gemm.c -- matrix products by oneDNN, each on the calling thread alone.
  *
- * Debian's oneDNN runs on OpenMP. The number of OpenMP threads is a property of the calling thread, so setting it to one
- * in each of ours keeps oneDNN on it; the bytes then depend on the shapes and the instruction set only. */
+ * Debian's oneDNN runs on OpenMP. The number of OpenMP threads is a property of the calling thread, so setting it to
+ * one in each of ours keeps oneDNN on it; the bytes then depend on the shapes and the instruction set only. */
 #include "gpu/host_ops.h"
 
 #include <inttypes.h>

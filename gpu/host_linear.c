@@ -1,5 +1,5 @@
-/* host_linear.c -- y = x w^T + b. A BF16 matrix stays BF16 in memory and is widened a few rows at a time, into the cache:
- * the products of BF16 values are exact in F32, and F32 products are what most processors do fastest. */
+/* host_linear.c -- y = x w^T + b. A BF16 matrix stays BF16 in memory and is widened a few rows at a time, into the
+ * cache: the products of BF16 values are exact in F32, and F32 products are what most processors do fastest. */
 #include "base/mem.h"
 #include "gpu/host_ops.h"
 

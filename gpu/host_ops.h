@@ -4,8 +4,8 @@
 
 #include "gpu/ops.h"
 
-/* host_gemm.c: C [m][n] = A [m][k] B, one thread, oneDNN. b_rows: B is [n][k] (its rows are used), else [k][n]. Adds to C
- * where add. */
+/* host_gemm.c: C [m][n] = A [m][k] B, one thread, oneDNN. b_rows: B is [n][k] (its rows are used), else [k][n]. Adds to
+ * C where add. */
 QD_MUST_CHECK qd_code qd_host_gemm(qd_lane *l, bool b_rows, uint64_t m, uint64_t n, uint64_t k, const float *a,
                                    uint64_t lda, const float *b, uint64_t ldb, bool add, float *c, uint64_t ldc,
                                    qd_err *err);

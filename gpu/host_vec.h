@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-/* A function compiled for several instruction sets, the best picked at load time. Sanitizers run before the resolver may. */
+/* A function compiled for several instruction sets, the best picked at load time. Sanitizers run before the resolver
+ * may. */
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(QD_NO_CLONES)
 #define QD_VEC __attribute__((target_clones("avx512f", "avx2", "default")))
 #else

@@ -42,8 +42,8 @@ typedef enum qd_norm_kind {
     QD_NORM_PLUS_ONE, /* round((1 + w) * x / rms) */
 } qd_norm_kind;
 
-/* One sequence. Query head h reads key-value head h / (n_heads / n_kv_heads). Strides in elements; a head's elements lie
- * side by side. */
+/* One sequence. Query head h reads key-value head h / (n_heads / n_kv_heads). Strides in elements; a head's elements
+ * lie side by side. */
 typedef struct qd_attention {
     uint64_t n_tokens, n_heads, n_kv_heads, head_dim;
     uint64_t window; /* a token sees itself and window - 1 before it; 0: all before it */
@@ -59,9 +59,9 @@ typedef struct qd_attention {
 typedef struct qd_delta {
     uint64_t n_tokens, n_k_heads, n_v_heads, k_dim, v_dim;
     const float *qkv;
-    uint64_t qkv_token;      /* stride */
-    const float *beta, *g;   /* [n_tokens][n_v_heads]: step size in (0, 1), log of the decay (<= 0) */
-    float *out;              /* [n_tokens][n_v_heads * v_dim] */
+    uint64_t qkv_token;    /* stride */
+    const float *beta, *g; /* [n_tokens][n_v_heads]: step size in (0, 1), log of the decay (<= 0) */
+    float *out;            /* [n_tokens][n_v_heads * v_dim] */
 } qd_delta;
 
 struct qd_ops {
@@ -84,8 +84,8 @@ struct qd_ops {
     /* y = round(round(w * round(x / rms)) * silu(gate)), for the output of the delta rule; y may be x. */
     void (*gated_norm)(const qd_lane *l, const float *x, const float *gate, uint64_t ldg, uint64_t rows,
                        uint64_t n_heads, uint64_t n, const float *w, float eps, float *y);
-    /* In place: element j and j + rot/2 of each head are a plane turned by the angle of (token, j); the elements from rot
-     * on stay. cos, sin: [rows][rot / 2]. */
+    /* In place: element j and j + rot/2 of each head are a plane turned by the angle of (token, j); the elements from
+     * rot on stay. cos, sin: [rows][rot / 2]. */
     void (*rope)(const qd_lane *l, float *x, uint64_t rows, uint64_t ldx, uint64_t n_heads, uint64_t head_stride,
                  uint64_t rot, const float *cos, const float *sin);
     /* Depthwise causal convolution over tokens and silu: y[t][c] = silu(sum_j w[c][j] x[t - taps + 1 + j][c]). */
@@ -112,8 +112,8 @@ struct qd_ops {
     void (*scatter_add)(const qd_lane *l, const float *y, const uint32_t *index, const float *weight, uint64_t rows,
                         uint64_t n, float *x, uint64_t ldx);
     /* Softmax over n_experts logits in F32, the top_k largest (of equal ones the lower index), normalized to a sum of 1
-     * where asked, rounded where round_weights. margin: probability of the last one taken less that of the first one not
-     * taken. index, weight: [rows][top_k]. */
+     * where asked, rounded where round_weights. margin: probability of the last one taken less that of the first one
+     * not taken. index, weight: [rows][top_k]. */
     void (*route)(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,
                   bool normalize, bool round_weights, uint32_t *index, float *weight, float *margin);
     /* Between the stored form (BF16 or F32, dense) and F32. */
@@ -121,8 +121,8 @@ struct qd_ops {
     void (*store)(qd_dtype dtype, const float *from, uint64_t n, void *to);
 };
 
-/* The processor this runs on. name: NULL for what is fastest here, or "cpu" (F32 products of widened values) or "cpu-bf16"
- * (BF16 products of oneDNN) for tests and measurements; NULL is returned for another name. */
+/* The processor this runs on. name: NULL for what is fastest here, or "cpu" (F32 products of widened values) or
+ * "cpu-bf16" (BF16 products of oneDNN) for tests and measurements; NULL is returned for another name. */
 const qd_ops *qd_ops_host(const char *name);
 
 /* Cancel and tick between two pieces of an operation. */

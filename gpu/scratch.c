@@ -15,7 +15,8 @@ typedef struct qd_scratch_block {
     unsigned char *data; /* mapped: a peak that is over goes back to the kernel with the lane */
 } qd_scratch_block;
 
-/* A block of at least `bytes` after the current one: the next in the list where that is large enough, else a new one. */
+/* A block of at least `bytes` after the current one: the next in the list where that is large enough, else a new one.
+ */
 static qd_scratch_block *next_block(qd_scratch *s, uint64_t bytes)
 {
     qd_scratch_block **link = s->at != NULL ? &s->at->next : &s->first;
