@@ -44,10 +44,10 @@ static qd_code check_tokens(const run *r, qd_err *err)
     for (uint64_t i = 0; i < t->n_seqs; i++) {
         if (t->starts[i + 1] <= t->starts[i]) return qd_fail(err, QD_E_INPUT, "sequence %" PRIu64 " is empty", i);
         for (uint64_t j = t->starts[i]; j < t->starts[i + 1]; j++)
-            if (t->ids[j] >= vocab)
+            if (t->ids[j] < 0 || (uint64_t)t->ids[j] >= vocab)
                 return qd_fail(err, QD_E_INPUT,
                                "sequence %" PRIu64 ", token %" PRIu64 ": expected an id below %" PRIu64
-                               ", found %" PRIu32,
+                               ", found %" PRId32,
                                i, j - t->starts[i], vocab, t->ids[j]);
     }
     return QD_OK;

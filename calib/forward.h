@@ -10,7 +10,7 @@
 
 /* Sequences one after the other: sequence i is ids[starts[i]] .. ids[starts[i + 1]]. Every one starts at position 0. */
 typedef struct qd_tokens {
-    const uint32_t *ids;
+    const int32_t *ids;
     const uint64_t *starts; /* [n_seqs + 1], from 0, rising */
     uint64_t n_seqs;
 } qd_tokens;

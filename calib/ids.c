@@ -39,7 +39,7 @@ static int64_t id_at(const qd_tensor *t, const unsigned char *p, uint64_t i)
     return narrow;
 }
 
-static qd_code read_ids(qd_source *src, const qd_tensor *t, uint64_t vocab, uint32_t *ids, qd_err *err)
+static qd_code read_ids(qd_source *src, const qd_tensor *t, uint64_t vocab, int32_t *ids, qd_err *err)
 {
     unsigned char *raw = qd_malloc(PIECE_BYTES);
     uint64_t size = qd_dtype_bytes(t->dtype), piece = PIECE_BYTES / size;
@@ -56,7 +56,7 @@ static qd_code read_ids(qd_source *src, const qd_tensor *t, uint64_t vocab, uint
                              src->name, (i + j) / t->shape[1], (i + j) % t->shape[1], vocab - 1, id);
                 goto out;
             }
-            ids[i + j] = (uint32_t)id;
+            ids[i + j] = (int32_t)id;
         }
     }
 out:

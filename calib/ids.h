@@ -5,7 +5,7 @@
 #include "calib/forward.h"
 
 typedef struct qd_ids {
-    uint32_t *ids;    /* owned */
+    int32_t *ids;     /* owned */
     uint64_t *starts; /* owned, [n_seqs + 1] */
     uint64_t n_seqs, length;
 } qd_ids;

@@ -220,7 +220,7 @@ void qd_single_done(qd_single *s)
     memset(s, 0, sizeof *s);
 }
 
-qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const uint32_t *ids, uint64_t n,
+qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids, uint64_t n,
                       float *ret, qd_err *err)
 {
     const qd_tensor *t = &x->ckpt->tensors[x->embed];
@@ -229,7 +229,7 @@ qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, con
     void *row = qd_malloc(bytes);
     if (row == NULL) return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for a row", t->name);
     for (uint64_t i = 0; i < n; i++) {
-        QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + ids[i] * bytes, row, bytes, err));
+        QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + (uint64_t)ids[i] * bytes, row, bytes, err));
         ops->load(t->dtype, row, hidden, ret + i * hidden);
         if (!bf16 || t->dtype == QD_BF16) continue;
         ops->store(QD_BF16, ret + i * hidden, hidden, row); /* F16 and F32 rows have room for it */

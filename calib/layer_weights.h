@@ -105,7 +105,7 @@ QD_MUST_CHECK qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, b
                                      bool bf16, qd_single *ret, qd_err *err);
 void qd_single_done(qd_single *s);
 /* Row ids[i] of the embedding to x [n][hidden], rounded to BF16 where bf16. */
-QD_MUST_CHECK qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const uint32_t *ids,
+QD_MUST_CHECK qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids,
                                     uint64_t n, float *ret, qd_err *err);
 
 #endif

@@ -36,7 +36,7 @@ typedef struct fix {
     qd_ckpt c;
     qd_model_index x;
     qd_err err;
-    uint32_t ids[ROWS];
+    int32_t ids[ROWS];
     uint64_t starts[SEQS + 1];
     qd_tokens tokens;
     /* what the hooks saw */
@@ -135,7 +135,7 @@ static int setup(void **state)
     write_model(f->s);
     assert_int_equal(qd_ckpt_open(f->s->dir, &f->c, &f->err), QD_OK);
     if (qd_model_index_open(&f->c, &f->x, &f->err) != QD_OK) fail_msg("%s", f->err.msg);
-    for (uint32_t i = 0; i < ROWS; i++) f->ids[i] = (i * 17 + i * i) % VOCAB;
+    for (int32_t i = 0; i < ROWS; i++) f->ids[i] = (i * 17 + i * i) % VOCAB;
     for (uint64_t i = 0; i <= SEQS; i++) f->starts[i] = i * LENGTH;
     f->tokens = (qd_tokens){f->ids, f->starts, SEQS};
     (void)pthread_mutex_init(&f->lock, NULL);
@@ -273,7 +273,7 @@ static void a_replaced_input_is_what_the_linears_read(void **state)
     const qd_tensor *t = qd_ckpt_find(&f->c, "model.embed_tokens.weight");
     uint16_t row[HIDDEN];
     for (uint64_t i = 0; i < ROWS; i++) {
-        assert_int_equal(qd_source_read(f->c.files[0].src, t->off + f->ids[i] * sizeof row, row, sizeof row, NULL),
+        assert_int_equal(qd_source_read(f->c.files[0].src, t->off + (uint64_t)f->ids[i] * sizeof row, row, sizeof row, NULL),
                          QD_OK);
         for (int j = 0; j < HIDDEN; j++) assert_true(f->hidden[i * HIDDEN + (uint64_t)j] == qd_bf16_to_f32(row[j]));
     }
