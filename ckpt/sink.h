@@ -15,6 +15,8 @@ typedef struct qd_sink qd_sink;
 typedef struct qd_sink_ops {
     qd_code (*add_part)(qd_sink *k, const char *name, uint64_t size_bytes, bool keep, uint32_t *ret_part, qd_err *err);
     qd_code (*write)(qd_sink *k, uint32_t part, uint64_t off, const void *data, size_t n, qd_err *err);
+    qd_code (*put)(qd_sink *k, uint32_t part, uint64_t off, const void *data, size_t n, qd_err *err);
+    qd_code (*flush)(qd_sink *k, uint32_t part, uint64_t off, uint64_t n, qd_err *err);
     qd_code (*sync)(qd_sink *k, qd_err *err);
     void (*free)(qd_sink *k);
 } qd_sink_ops;
@@ -40,6 +42,19 @@ static inline QD_MUST_CHECK qd_code qd_sink_write(qd_sink *k, uint32_t part, uin
                                                   qd_err *err)
 {
     return k->ops->write(k, part, off, data, n, err);
+}
+/* The same, but pages that the range covers only in part may wait in memory until later puts complete them (up to 8 KiB
+ * each), or for qd_sink_flush(). Ranges that are put must not overlap anything else that is written. Errors: also
+ * QD_E_NO_MEMORY. */
+static inline QD_MUST_CHECK qd_code qd_sink_put(qd_sink *k, uint32_t part, uint64_t off, const void *data, size_t n,
+                                                qd_err *err)
+{
+    return k->ops->put(k, part, off, data, n, err);
+}
+/* What was put into [off, off + n) no longer waits when this returns QD_OK. Errors: QD_E_ROOM, QD_E_IO. */
+static inline QD_MUST_CHECK qd_code qd_sink_flush(qd_sink *k, uint32_t part, uint64_t off, uint64_t n, qd_err *err)
+{
+    return k->ops->flush(k, part, off, n, err);
 }
 /* All parts and the directory are on stable storage when this returns QD_OK. A failed fsync is final: the data must be
  * written anew. */

@@ -1,11 +1,11 @@
-/* sink_dir.c -- a sink that is a local directory: aligned middles of writes go around the page cache, edges through it.
- */
+/* sink_dir.c -- a sink that is a local directory: aligned middles of writes go around the page cache; edges go through
+ * it, or wait for their neighbours. */
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "ckpt/edges.h"
 #include "ckpt/sink.h"
-#include "ckpt/source.h" /* QD_IO_ALIGN */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +21,7 @@ typedef struct part {
     int fd, direct_fd;
     uint64_t size_bytes;
     atomic_bool no_direct; /* refused once */
+    qd_edges edges;
 } part;
 
 typedef struct dir_sink {
@@ -36,6 +37,7 @@ static void part_free(part *p)
     if (p == NULL) return;
     if (p->fd >= 0) (void)close(p->fd);
     if (p->direct_fd >= 0) (void)close(p->direct_fd);
+    qd_edges_done(&p->edges);
     qd_free(p->path);
     qd_free(p);
 }
@@ -81,6 +83,7 @@ static qd_code dir_add_part(qd_sink *k, const char *name, uint64_t size_bytes, b
     p = qd_calloc(1, sizeof *p);
     if (p != NULL) {
         p->fd = p->direct_fd = -1;
+        qd_edges_init(&p->edges, size_bytes);
         p->size_bytes = size_bytes;
         p->path = qd_path_join(d->dir, name);
     }
@@ -160,39 +163,94 @@ static qd_code write_direct(part *p, uint64_t off, const char *data, size_t n, s
     return QD_OK;
 }
 
-static qd_code dir_write(qd_sink *k, uint32_t index, uint64_t off, const void *data, size_t n, qd_err *err)
+/* A page that waited: as one direct write when it is whole, else its pieces through the page cache. */
+static qd_code write_page(part *p, const qd_edge_page *page, qd_err *err)
 {
-    dir_sink *d = k->ctx;
-    const size_t mask = (size_t)QD_IO_ALIGN - 1;
-    const char *from = data;
+    size_t put = 0, n;
     qd_code rc = QD_OK;
+    if (page->n_have == QD_IO_ALIGN) rc = write_direct(p, page->off, (const char *)page->data, QD_IO_ALIGN, &put, err);
+    for (size_t at = put; rc == QD_OK && (n = qd_edge_piece(page, &at)) > 0; at += n)
+        rc = write_buffered(p, page->off + at, (const char *)page->data + at, n, err);
+    return rc;
+}
+
+/* n bytes of one page, which others share. */
+static qd_code write_edge(part *p, bool may_wait, uint64_t off, const char *data, size_t n, qd_err *err)
+{
+    qd_edge_page *whole = NULL;
+    if (n == 0) return QD_OK;
+    if (!may_wait) return write_buffered(p, off, data, n, err);
+    qd_code rc = qd_edges_add(&p->edges, off, data, n, &whole, err);
+    if (whole != NULL) rc = write_page(p, whole, err);
+    qd_free(whole);
+    return rc;
+}
+
+static qd_code find_range(const dir_sink *d, uint32_t index, uint64_t off, uint64_t n, part **ret, qd_err *err)
+{
     uint64_t end;
     if (index >= d->n_parts) return qd_fail(err, QD_E_INTERNAL, "%s: there is no part %" PRIu32, d->dir, index);
-    part *p = d->parts[index];
-    if (!qd_add_u64(off, n, &end) || end > p->size_bytes)
-        return qd_fail(err, QD_E_INTERNAL, "%s: writing %zu bytes at offset %" PRIu64 " of a part of %" PRIu64 " bytes",
-                       p->path, n, off, p->size_bytes);
-    if (p->direct_fd >= 0 && (((uintptr_t)from ^ off) & mask) == 0) {
-        /* Pages that this range covers only in part may be shared with a neighbour's range: those go through the page
-         * cache. */
-        size_t head = (size_t)qd_min_u64((0 - off) & mask, n);
-        size_t middle = (n - head) & ~mask;
-        size_t put = 0;
-        QD_TRY(write_buffered(p, off, from, head, err));
-        if (middle > 0) QD_TRY(write_direct(p, off + head, from + head, middle, &put, err));
-        off += head + put;
-        from += head + put;
-        n -= head + put;
+    *ret = d->parts[index];
+    if (qd_add_u64(off, n, &end) && end <= (*ret)->size_bytes) return QD_OK;
+    return qd_fail(err, QD_E_INTERNAL,
+                   "%s: range of %" PRIu64 " bytes at offset %" PRIu64 " of a part of %" PRIu64 " bytes", (*ret)->path,
+                   n, off, (*ret)->size_bytes);
+}
+
+static qd_code write_range(part *p, bool may_wait, uint64_t off, const char *from, size_t n, qd_err *err)
+{
+    const size_t mask = (size_t)QD_IO_ALIGN - 1;
+    const size_t head = (size_t)qd_min_u64((0 - off) & mask, n), middle = (n - head) & ~mask;
+    size_t put = 0;
+    qd_code rc = QD_OK;
+    if (p->direct_fd < 0 || (middle > 0 && (((uintptr_t)from ^ off) & mask) != 0))
+        return write_buffered(p, off, from, n, err);
+    /* Pages that this range covers only in part may be shared with a neighbour's range. */
+    QD_TRY(write_edge(p, may_wait, off, from, head, err));
+    if (middle > 0) {
+        QD_TRY(write_direct(p, off + head, from + head, middle, &put, err));
+        QD_TRY(write_buffered(p, off + head + put, from + head + put, middle - put, err));
     }
-    QD_TRY(write_buffered(p, off, from, n, err));
+    QD_TRY(write_edge(p, may_wait, off + head + middle, from + head + middle, n - head - middle, err));
 out:
     return rc;
+}
+
+static qd_code dir_write(qd_sink *k, uint32_t index, uint64_t off, const void *data, size_t n, qd_err *err)
+{
+    part *p = NULL;
+    qd_code rc = find_range(k->ctx, index, off, n, &p, err);
+    return rc == QD_OK ? write_range(p, false, off, data, n, err) : rc;
+}
+
+static qd_code dir_put(qd_sink *k, uint32_t index, uint64_t off, const void *data, size_t n, qd_err *err)
+{
+    part *p = NULL;
+    qd_code rc = find_range(k->ctx, index, off, n, &p, err);
+    return rc == QD_OK ? write_range(p, true, off, data, n, err) : rc;
+}
+
+static qd_code flush_part(part *p, uint64_t off, uint64_t n, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    for (qd_edge_page *page; rc == QD_OK && (page = qd_edges_take(&p->edges, off, n)) != NULL; qd_free(page))
+        rc = write_page(p, page, err);
+    return rc;
+}
+
+static qd_code dir_flush(qd_sink *k, uint32_t index, uint64_t off, uint64_t n, qd_err *err)
+{
+    part *p = NULL;
+    qd_code rc = find_range(k->ctx, index, off, n, &p, err);
+    return rc == QD_OK ? flush_part(p, off, n, err) : rc;
 }
 
 static qd_code dir_sync(qd_sink *k, qd_err *err)
 {
     dir_sink *d = k->ctx;
     for (uint32_t i = 0; i < d->n_parts; i++) {
+        qd_code rc = flush_part(d->parts[i], 0, d->parts[i]->size_bytes, err);
+        if (rc != QD_OK) return rc;
         int fault = qd_fault_here(QD_FAULT_SYNC);
         if (fault != 0 || fsync(d->parts[i]->fd) != 0)
             return qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s: fsync", d->parts[i]->path);
@@ -213,7 +271,7 @@ static void dir_free(qd_sink *k)
     qd_free(d);
 }
 
-static const qd_sink_ops k_dir_ops = {dir_add_part, dir_write, dir_sync, dir_free};
+static const qd_sink_ops k_dir_ops = {dir_add_part, dir_write, dir_put, dir_flush, dir_sync, dir_free};
 
 qd_code qd_sink_open_dir(const char *dir, qd_sink **ret, qd_err *err)
 {

@@ -41,7 +41,8 @@ void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t l
     m->events->progress(m->events->ctx, &p);
 }
 
-/* The unit is whole on its way to disk: close it and write its journal line. */
+/* The unit is written: close it and write its journal line. Its first and last page may still wait for the units beside
+ * it; a resume after a kill in that moment finds their bytes missing and does the unit again. */
 static qd_code close_unit(pipeline *pl, uint32_t unit, qd_err *err)
 {
     qd_hash128 hash;
@@ -120,6 +121,14 @@ static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_byte
     }
 }
 
+static qd_code flush(qd_run *run, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    for (uint32_t i = 0; i < run->plan->n_parts && rc == QD_OK; i++)
+        rc = qd_sink_flush(run->sink, run->sink_part[i], 0, run->plan->parts[i].size_bytes, err);
+    return rc;
+}
+
 qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *events, qd_cancel *cancel,
                         uint64_t *peak_bytes, qd_err *err)
 {
@@ -141,7 +150,8 @@ qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *e
     QD_TRY(qd_pool_start(p->n_workers, "qd-tile", work, &pl, &pool, err));
     watch(&pl, events, peak_bytes);
     qd_pool_join(pool);
-    rc = qd_sched_result(pl.sched, err);
+    rc = flush(run, err); /* also after a failure: a resume finds as much as there is */
+    if (qd_sched_result(pl.sched, NULL) != QD_OK) rc = qd_sched_result(pl.sched, err);
 out:
     qd_sched_free(pl.sched);
     (void)sem_destroy(&pl.compute);

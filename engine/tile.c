@@ -198,8 +198,8 @@ qd_code qd_tile_encode(qd_worker *w, uint32_t tile, const void *data, qd_err *er
     qd_code rc = r->dev->ops->nvfp4_encode(r->dev, &job, &r->tile_sums[tile], err);
     if (rc == QD_OK) r->tile_hash[tile] = (qd_tile_hash){{qd_hash(c, codes.bytes), qd_hash(s, scales.bytes)}};
     end_compute(w);
-    if (rc == QD_OK) rc = qd_sink_write(r->sink, r->sink_part[codes.part], codes.off, c, codes.bytes, err);
-    if (rc == QD_OK) rc = qd_sink_write(r->sink, r->sink_part[scales.part], scales.off, s, scales.bytes, err);
+    if (rc == QD_OK) rc = qd_sink_put(r->sink, r->sink_part[codes.part], codes.off, c, codes.bytes, err);
+    if (rc == QD_OK) rc = qd_sink_put(r->sink, r->sink_part[scales.part], scales.off, s, scales.bytes, err);
     return rc;
 }
 
@@ -226,7 +226,21 @@ qd_code qd_tile_copy(qd_worker *w, uint32_t tile, unsigned char *area, qd_err *e
         memcpy(out, data, to.bytes);
     r->tile_hash[tile] = (qd_tile_hash){{qd_hash(out, to.bytes), {0, 0}}};
     end_compute(w);
-    return qd_sink_write(r->sink, r->sink_part[to.part], to.off, out, to.bytes, err);
+    return qd_sink_put(r->sink, r->sink_part[to.part], to.off, out, to.bytes, err);
+}
+
+/* To disk at once: their page holds those of all units, and a unit that is journaled must be found whole after a kill.
+ */
+static qd_code flush_scales(const qd_run *r, const qd_unit *u, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++)
+        for (int k = QD_PART_GLOBAL; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
+            if (r->plan->items[i].out[k] == QD_NONE) continue;
+            const qd_tensor *o = &r->plan->outs[r->plan->items[i].out[k]];
+            rc = qd_sink_flush(r->sink, r->sink_part[o->file], o->off, o->bytes, err);
+        }
+    return rc;
 }
 
 qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
@@ -249,8 +263,8 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
             if (it->out[k] == QD_NONE) continue;
             const qd_tensor *o = &p->outs[it->out[k]];
             float value = qd_run_stored_scale(r, i, (qd_part_kind)k);
-            rc = qd_sink_write(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
+            rc = qd_sink_put(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
         }
     }
-    return rc;
+    return rc == QD_OK ? flush_scales(r, u, err) : rc;
 }

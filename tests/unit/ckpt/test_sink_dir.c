@@ -234,10 +234,107 @@ static void a_file_system_that_refuses_direct_writes_is_written_through_the_cach
     qd_sink_free(k);
 }
 
+static bool has_direct_io(scratch *s, const char *name)
+{
+    int fd = open(at(s, name), O_WRONLY | O_CLOEXEC | O_DIRECT);
+    if (fd >= 0) (void)close(fd);
+    return fd >= 0;
+}
+
+/* Pieces of odd sizes put in an order that completes pages from the middle, from both sides, and not at all. */
+static void what_is_put_in_pieces_is_read_back(void **state)
+{
+    enum {
+        PART = 9 * QD_IO_ALIGN + 123,
+        PIECE = 1777,
+        N_PIECES = (PART + PIECE - 1) / PIECE
+    };
+    qd_sink *k = open_sink(*state);
+    unsigned char *model = qd_calloc(1, PART), *area = qd_malloc_aligned(QD_IO_ALIGN, PART);
+    uint32_t part;
+    qd_err err = {0};
+    assert_non_null(model);
+    assert_non_null(area);
+    for (size_t i = 0; i < PART; i++) area[i] = (unsigned char)(i * 2654435761u >> 13);
+    assert_int_equal(qd_sink_add_part(k, "p", PART, false, &part, &err), QD_OK);
+    for (size_t i = 0; i < N_PIECES; i++) {
+        size_t piece = i * 11 % N_PIECES, off = piece * PIECE, n = off + PIECE > PART ? PART - off : PIECE;
+        if (piece == 3) continue; /* its pages stay incomplete */
+        assert_int_equal(qd_sink_put(k, part, off, area + off, n, &err), QD_OK);
+        memcpy(model + off, area + off, n);
+    }
+    assert_int_equal(qd_sink_flush(k, part, 0, PART, &err), QD_OK);
+    assert_content(*state, "p", model, PART);
+    assert_int_equal(qd_sink_put(k, part, 3 * PIECE, area + 3 * PIECE, PIECE, &err), QD_OK);
+    assert_int_equal(qd_sink_sync(k, &err), QD_OK); /* does not leave anything behind either */
+    assert_content(*state, "p", area, PART);
+    qd_free(model);
+    qd_free(area);
+    qd_sink_free(k);
+}
+
+static void a_page_waits_until_it_is_whole_or_flushed(void **state)
+{
+    enum {
+        PART = 3 * QD_IO_ALIGN
+    };
+    qd_sink *k = open_sink(*state);
+    unsigned char *model = qd_calloc(1, PART), *area = qd_malloc_aligned(QD_IO_ALIGN, PART);
+    uint32_t part;
+    qd_err err = {0};
+    assert_non_null(model);
+    assert_non_null(area);
+    memset(area, 5, PART);
+    assert_int_equal(qd_sink_add_part(k, "p", PART, false, &part, &err), QD_OK);
+    bool waits = has_direct_io(*state, "p"); /* else everything is written at once */
+    assert_int_equal(qd_sink_put(k, part, 0, area, 100, &err), QD_OK);
+    assert_int_equal(qd_sink_put(k, part, 2 * QD_IO_ALIGN + 1, area + 1, 200, &err), QD_OK);
+    if (waits) assert_content(*state, "p", model, PART);
+    assert_int_equal(qd_sink_flush(k, part, 100, QD_IO_ALIGN, &err), QD_OK); /* touches the first page */
+    memset(model, 5, 100);
+    if (waits) assert_content(*state, "p", model, PART);
+    assert_int_equal(qd_sink_put(k, part, 2 * QD_IO_ALIGN, area, 1, &err), QD_OK);
+    assert_int_equal(qd_sink_put(k, part, 2 * QD_IO_ALIGN + 201, area + 201, QD_IO_ALIGN - 201, &err), QD_OK);
+    memset(model + 2 * QD_IO_ALIGN, 5, QD_IO_ALIGN); /* whole now */
+    assert_content(*state, "p", model, PART);
+    qd_free(model);
+    qd_free(area);
+    qd_sink_free(k);
+}
+
+static void a_failing_put_or_flush_is_reported(void **state)
+{
+    qd_sink *k = open_sink(*state);
+    char text[10] = "abcdefghi";
+    uint32_t part;
+    qd_err err = {0};
+    assert_int_equal(qd_sink_add_part(k, "p", QD_IO_ALIGN + 10, false, &part, &err), QD_OK);
+    assert_int_equal(qd_sink_put(k, part, QD_IO_ALIGN + 1, text, 10, &err), QD_E_INTERNAL);
+    assert_int_equal(qd_sink_flush(k, part, QD_IO_ALIGN + 1, 10, &err), QD_E_INTERNAL);
+    assert_int_equal(qd_sink_flush(k, part + 1, 0, 0, &err), QD_E_INTERNAL);
+    if (has_direct_io(*state, "p")) {
+        qd_fault_arm(QD_FAULT_ALLOC, 1, ENOMEM);
+        assert_int_equal(qd_sink_put(k, part, 0, text, 10, &err), QD_E_NO_MEMORY);
+        qd_fault_arm(QD_FAULT_ALLOC, 0, 0);
+        assert_int_equal(qd_sink_put(k, part, 0, text, 10, &err), QD_OK);
+        qd_fault_arm(QD_FAULT_WRITE, 1, ENOSPC);
+        assert_int_equal(qd_sink_flush(k, part, 0, QD_IO_ALIGN, &err), QD_E_ROOM);
+        qd_fault_arm(QD_FAULT_WRITE, 1, EIO); /* the last page, completed */
+        assert_int_equal(qd_sink_put(k, part, QD_IO_ALIGN, text, 10, &err), QD_E_IO);
+        assert_int_equal(qd_sink_put(k, part, 0, text, 10, &err), QD_OK);
+        qd_fault_arm(QD_FAULT_WRITE, 1, EIO);
+        assert_int_equal(qd_sink_sync(k, &err), QD_E_IO);
+        qd_fault_arm(QD_FAULT_WRITE, 0, 0);
+        assert_int_equal(qd_sink_put(k, part, 0, text, 10, &err), QD_OK); /* freed with the sink */
+    }
+    qd_sink_free(k);
+}
+
 typedef struct writer {
     qd_sink *k;
     uint32_t part;
     unsigned first, step;
+    bool put;
     qd_code rc;
 } writer;
 
@@ -254,18 +351,19 @@ static void *write_chunks(void *arg)
         uint64_t off = (uint64_t)i * CHUNK;
         unsigned char *from = area + off % QD_IO_ALIGN; /* the same phase: edges buffered, middle direct */
         memset(from, (int)i + 1, CHUNK);
-        w->rc = qd_sink_write(w->k, w->part, off, from, CHUNK, NULL);
+        w->rc = w->put ? qd_sink_put(w->k, w->part, off, from, CHUNK, NULL)
+                       : qd_sink_write(w->k, w->part, off, from, CHUNK, NULL);
         qd_free(area);
     }
     return NULL;
 }
 
-static void neighbouring_ranges_from_several_threads_do_not_disturb_each_other(void **state)
+static void check_neighbours(scratch *dir, bool put)
 {
     enum {
         N_WRITERS = 4
     };
-    qd_sink *k = open_sink(*state);
+    qd_sink *k = open_sink(dir);
     uint32_t part;
     qd_err err = {0};
     pthread_t threads[N_WRITERS];
@@ -275,16 +373,27 @@ static void neighbouring_ranges_from_several_threads_do_not_disturb_each_other(v
     for (unsigned i = 0; i < N_CHUNKS; i++) memset(model + (size_t)i * CHUNK, (int)i + 1, CHUNK);
     assert_int_equal(qd_sink_add_part(k, "p", (uint64_t)CHUNK * N_CHUNKS, false, &part, &err), QD_OK);
     for (unsigned i = 0; i < N_WRITERS; i++) {
-        writers[i] = (writer){.k = k, .part = part, .first = i, .step = N_WRITERS};
+        writers[i] = (writer){.k = k, .part = part, .first = i, .step = N_WRITERS, .put = put};
         assert_int_equal(pthread_create(&threads[i], NULL, write_chunks, &writers[i]), 0);
     }
     for (unsigned i = 0; i < N_WRITERS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
         assert_int_equal(writers[i].rc, QD_OK);
     }
+    if (put) assert_int_equal(qd_sink_flush(k, part, 0, (uint64_t)CHUNK * N_CHUNKS, &err), QD_OK);
     qd_sink_free(k);
-    assert_content(*state, "p", model, (size_t)CHUNK * N_CHUNKS);
+    assert_content(dir, "p", model, (size_t)CHUNK * N_CHUNKS);
     qd_free(model);
+}
+
+static void neighbouring_ranges_from_several_threads_do_not_disturb_each_other(void **state)
+{
+    check_neighbours(*state, false);
+}
+
+static void nor_do_they_when_their_edges_wait(void **state)
+{
+    check_neighbours(*state, true);
 }
 
 static void each_failing_allocation_is_out_of_memory(void **state)
@@ -319,7 +428,11 @@ int main(void)
         TEST(a_part_larger_than_any_disk_is_refused_with_the_figures),
         TEST(a_failing_write_or_sync_is_reported),
         TEST(a_file_system_that_refuses_direct_writes_is_written_through_the_cache),
+        TEST(what_is_put_in_pieces_is_read_back),
+        TEST(a_page_waits_until_it_is_whole_or_flushed),
+        TEST(a_failing_put_or_flush_is_reported),
         TEST(neighbouring_ranges_from_several_threads_do_not_disturb_each_other),
+        TEST(nor_do_they_when_their_edges_wait),
         TEST(each_failing_allocation_is_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
