@@ -1,6 +1,6 @@
 /* copy_limit.c -- what plain reading and writing reaches on this machine: the yardstick of `quantctl quantize`.
  *
- * usage: copy_limit [-t THREADS] [-c CHUNK_KIB] [-b] OUT OUT_BYTES SOURCE...
+ * usage: copy_limit [-t THREADS] [-c CHUNK_KIB] [-b] OUT OUT_BYTES [SOURCE...]
  * Reads every byte of the sources and writes OUT_BYTES bytes to OUT in the same pass, each thread a chunk at a time,
  * both around the page cache; nothing is computed. -b: reads through the page cache (for sources that lie in it).
  * Prints {"seconds", "sync_seconds", "read_bytes", "written_bytes"}; the seconds count from the start of main. */
@@ -55,16 +55,18 @@ static void move(copy *c, uint64_t chunk, unsigned char *buf)
 {
     int i = 0;
     while (i + 1 < c->n_src && c->src[i + 1].first_chunk <= chunk) i++;
-    uint64_t off = (chunk - c->src[i].first_chunk) * c->chunk, left = c->src[i].bytes - off;
-    ssize_t want = (ssize_t)(left < c->chunk ? left : c->chunk);
-    if (pread(c->src[i].fd, buf, c->chunk, (off_t)off) != want) {
-        fail(c, "short read");
-        return;
+    if (c->n_src > 0) {
+        uint64_t off = (chunk - c->src[i].first_chunk) * c->chunk, left = c->src[i].bytes - off;
+        ssize_t want = (ssize_t)(left < c->chunk ? left : c->chunk);
+        if (pread(c->src[i].fd, buf, c->chunk, (off_t)off) != want) {
+            fail(c, "short read");
+            return;
+        }
+        atomic_fetch_add(&c->read_bytes, (unsigned long long)want);
     }
-    atomic_fetch_add(&c->read_bytes, (unsigned long long)want);
     uint64_t out = chunk * c->out_chunk;
     if (out >= c->out_bytes) return;
-    left = c->out_bytes - out;
+    uint64_t left = c->out_bytes - out;
     size_t n = (size_t)(left < c->out_chunk ? left : c->out_chunk);
     if (pwrite(c->out_fd, buf, n, (off_t)out) != (ssize_t)n)
         fail(c, "short write");
@@ -103,8 +105,8 @@ static bool open_all(copy *c, char **paths, bool buffered, const char *out)
         c->src[i].first_chunk = c->n_chunks;
         c->n_chunks += ((uint64_t)st.st_size + c->chunk - 1) / c->chunk;
     }
-    if (c->n_chunks == 0) c->n_chunks = 1;
-    c->out_bytes = (c->out_bytes + ALIGN - 1) / ALIGN * ALIGN; /* direct writes are whole pages */
+    if (c->n_chunks == 0) c->n_chunks = c->out_bytes / c->chunk + 1; /* no sources: writes only */
+    c->out_bytes = (c->out_bytes + ALIGN - 1) / ALIGN * ALIGN;       /* direct writes are whole pages */
     c->out_chunk = (c->out_bytes / c->n_chunks + ALIGN) / ALIGN * ALIGN;
     c->out_fd = open(out, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0644);
     if (c->out_fd < 0 || (c->out_bytes > 0 && fallocate(c->out_fd, 0, 0, (off_t)c->out_bytes) != 0)) {
@@ -127,13 +129,13 @@ int main(int argc, char **argv)
         if (opt == 'b') buffered = true;
     }
     c.n_src = argc - optind - 2;
-    if (c.n_src < 1 || c.n_src > SOURCES_MAX || n_threads < 1 || n_threads > THREADS_MAX || c.chunk < ALIGN ||
+    if (c.n_src < 0 || c.n_src > SOURCES_MAX || n_threads < 1 || n_threads > THREADS_MAX || c.chunk < ALIGN ||
         c.chunk % ALIGN != 0 || c.chunk > (1 << 30)) {
-        (void)fprintf(stderr, "usage: copy_limit [-t THREADS] [-c CHUNK_KIB] [-b] OUT OUT_BYTES SOURCE...\n");
+        (void)fprintf(stderr, "usage: copy_limit [-t THREADS] [-c CHUNK_KIB] [-b] OUT OUT_BYTES [SOURCE...]\n");
         return 2;
     }
     c.out_bytes = strtoull(argv[optind + 1], NULL, 10);
-    c.src = calloc((size_t)c.n_src, sizeof *c.src);
+    c.src = calloc((size_t)c.n_src + 1, sizeof *c.src);
     if (c.src == NULL || !open_all(&c, argv + optind + 2, buffered, argv[optind])) return 1;
     while (started < n_threads && pthread_create(&threads[started], NULL, work, &c) == 0) started++;
     for (unsigned i = 0; i < started; i++) (void)pthread_join(threads[i], NULL);
