@@ -147,16 +147,25 @@ static qd_code check_options(const qd_dataset_options *o, const qd_tokenizer *t,
     return QD_OK;
 }
 
+static qd_code add_starts(qd_dataset *d, qd_err *err)
+{
+    d->starts = qd_malloc(((size_t)d->n_samples + 1) * sizeof *d->starts);
+    if (d->starts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "calibration data: out of memory");
+    for (uint64_t i = 0; i <= d->n_samples; i++) d->starts[i] = i * d->len;
+    return QD_OK;
+}
+
 qd_code qd_dataset_load(qd_tokenizer *tokenizer, const qd_chat *chat, const qd_dataset_options *o, qd_dataset *ret,
                         qd_err *err)
 {
     qd_reading r = {.o = o, .tokenizer = tokenizer, .chat = chat};
+    qd_dataset d = {0};
     bool only_ids = false;
     qd_code rc = QD_OK;
     QD_TRY(check_options(o, tokenizer, &only_ids, err));
     if (only_ids) {
-        rc = qd_dataset_read_ids(o, o->paths[0], ret, err);
-        goto out;
+        QD_TRY(qd_dataset_read_ids(o, o->paths[0], &d, err));
+        goto done;
     }
     QD_TRY(read_files(&r, err));
     if (r.ids.n == 0) {
@@ -165,8 +174,13 @@ qd_code qd_dataset_load(qd_tokenizer *tokenizer, const qd_chat *chat, const qd_d
                      r.n_skipped > 0 ? reasons + 1 : reasons);
         goto out;
     }
-    rc = make_samples(&r, ret, err);
+    QD_TRY(make_samples(&r, &d, err));
+done:
+    QD_TRY(add_starts(&d, err));
+    *ret = d;
+    d = (qd_dataset){0};
 out:
+    qd_dataset_done(&d);
     qd_ids_done(&r.ids);
     qd_free(r.ends);
     qd_buf_done(&r.reasons);
@@ -178,6 +192,7 @@ void qd_dataset_done(qd_dataset *d)
 {
     if (d == NULL) return;
     qd_free(d->ids);
+    qd_free(d->starts);
     *d = (qd_dataset){0};
 }
 

@@ -34,6 +34,7 @@ typedef struct qd_dataset_options {
 
 typedef struct qd_dataset {
     int32_t *ids;               /* [n_samples][len]; owned */
+    uint64_t *starts;           /* [n_samples + 1], 0, len, 2 len ...; owned */
     uint32_t n_samples, len;    /* fewer or shorter than asked for where the data is (with a warning); never 0 */
     uint64_t n_used, n_skipped; /* lines of JSONL files */
 } qd_dataset;

@@ -92,13 +92,13 @@ out:
     return rc;
 }
 
-static qd_code see_hidden(const run *r, uint64_t index, const qd_tile *tile, const float *x, qd_err *err)
+static qd_code see_hidden(const run *r, uint64_t index, const qd_token_tile *tile, const float *x, qd_err *err)
 {
     if (r->hooks->on_hidden == NULL) return QD_OK;
     return r->hooks->on_hidden(r->hooks->ctx, index, tile->first_row, tile->n_rows, x, err);
 }
 
-static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
 {
     const run *r = arg;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
@@ -116,7 +116,7 @@ out:
     return rc;
 }
 
-static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
 {
     const run *r = arg;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
@@ -150,7 +150,7 @@ out:
     return rc;
 }
 
-static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err)
+static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
 {
     const run *r = arg;
     const qd_model_config *m = &r->x->config;

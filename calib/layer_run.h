@@ -4,11 +4,11 @@
 
 #include "calib/forward.h"
 
-typedef struct qd_tile {
+typedef struct qd_token_tile {
     uint64_t number, first_row, n_rows;
     const uint64_t *starts; /* of its sequences in all rows, one more than n_seqs */
     uint64_t n_seqs;
-} qd_tile;
+} qd_token_tile;
 
 /* What the tiles of a pass share. */
 typedef struct qd_pass {
@@ -24,7 +24,7 @@ typedef struct qd_step {
     const qd_pass *p;
     qd_lane *lane;
     unsigned worker;
-    const qd_tile *tile;
+    const qd_token_tile *tile;
     float *x;
 } qd_step;
 

@@ -220,8 +220,8 @@ void qd_single_done(qd_single *s)
     memset(s, 0, sizeof *s);
 }
 
-qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids, uint64_t n,
-                      float *ret, qd_err *err)
+qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids, uint64_t n, float *ret,
+                      qd_err *err)
 {
     const qd_tensor *t = &x->ckpt->tensors[x->embed];
     uint64_t hidden = x->config.hidden, bytes = hidden * qd_dtype_bytes(t->dtype);

@@ -11,18 +11,18 @@ enum {
     WAIT_MS = 50
 };
 
-static uint64_t cut(const qd_tokens *t, uint64_t rows_max, qd_tile *tiles)
+static uint64_t cut(const qd_tokens *t, uint64_t rows_max, qd_token_tile *tiles)
 {
     uint64_t n = 0;
     for (uint64_t i = 0; i < t->n_seqs;) {
         uint64_t first = i;
         for (i++; i < t->n_seqs && t->starts[i + 1] - t->starts[first] <= rows_max; i++) continue;
         if (tiles != NULL)
-            tiles[n] = (qd_tile){.number = n,
-                                 .first_row = t->starts[first],
-                                 .n_rows = t->starts[i] - t->starts[first],
-                                 .starts = t->starts + first,
-                                 .n_seqs = i - first};
+            tiles[n] = (qd_token_tile){.number = n,
+                                       .first_row = t->starts[first],
+                                       .n_rows = t->starts[i] - t->starts[first],
+                                       .starts = t->starts + first,
+                                       .n_seqs = i - first};
         n++;
     }
     return n;
@@ -61,7 +61,7 @@ static void worker(void *arg, unsigned index)
     qd_tiles *t = arg;
     (void)pthread_mutex_lock(&t->lock);
     while (t->rc == QD_OK && t->next < t->n_tiles) {
-        const qd_tile *tile = &t->tiles[t->next++];
+        const qd_token_tile *tile = &t->tiles[t->next++];
         qd_err err = {0};
         (void)pthread_mutex_unlock(&t->lock);
         qd_code rc = t->fn(t->arg, &t->lanes[index], index, tile, &err);

@@ -6,10 +6,10 @@
 
 #include <pthread.h>
 
-typedef qd_code (*qd_tile_fn)(void *arg, qd_lane *lane, unsigned worker, const qd_tile *tile, qd_err *err);
+typedef qd_code (*qd_tile_fn)(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err);
 
 typedef struct qd_tiles {
-    qd_tile *tiles; /* owned */
+    qd_token_tile *tiles; /* owned */
     uint64_t n_tiles;
     qd_lane *lanes; /* [n_lanes], owned: scratch stays from layer to layer */
     unsigned n_lanes;

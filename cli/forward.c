@@ -1,9 +1,10 @@
 /* forward.c -- `quantctl forward MODEL_DIR --ids IDS -o OUT`: hidden states and logits, for comparisons. */
+#include "calib/forward.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/path.h"
-#include "calib/ids.h"
+#include "calib/dataset.h"
 #include "ckpt/sink.h"
 #include "cli/args.h"
 #include "cli/cmd.h"
@@ -86,7 +87,7 @@ static qd_code add_tensor(qd_tensor *t, char *name, uint64_t n_seqs, uint64_t le
 }
 
 /* Header and offsets; the offsets are made absolute. */
-static qd_code lay_out(output *o, const qd_ids *ids, bool logits, qd_buf *header, uint64_t *ret_bytes, qd_err *err)
+static qd_code lay_out(output *o, const qd_dataset *ids, bool logits, qd_buf *header, uint64_t *ret_bytes, qd_err *err)
 {
     const qd_model_config *m = o->m;
     qd_arena arena = {0};
@@ -100,14 +101,14 @@ static qd_code lay_out(output *o, const qd_ids *ids, bool logits, qd_buf *header
         goto out;
     }
     for (uint64_t i = 0; i <= m->n_layers; i++)
-        QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "hidden.%" PRIu64, i), ids->n_seqs, ids->length, m->hidden,
+        QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "hidden.%" PRIu64, i), ids->n_samples, ids->len, m->hidden,
                           &at, &o->hidden_off[i], err));
     if (logits)
-        QD_TRY(add_tensor(&t[n++], qd_arena_strdup(&arena, "logits"), ids->n_seqs, ids->length, m->vocab, &at,
+        QD_TRY(add_tensor(&t[n++], qd_arena_strdup(&arena, "logits"), ids->n_samples, ids->len, m->vocab, &at,
                           &o->logits_off, err));
     for (uint64_t i = 0; i < m->n_layers; i++)
         if (m->layers[i].moe)
-            QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "router_margin.%" PRIu64, i), ids->n_seqs, ids->length,
+            QD_TRY(add_tensor(&t[n++], qd_arena_printf(&arena, "router_margin.%" PRIu64, i), ids->n_samples, ids->len,
                               1, &at, &o->margin_off[i], err));
     QD_TRY(qd_st_write_header(t, (uint32_t)n, NULL, 0, header, err));
     for (uint64_t i = 0; i <= m->n_layers; i++) o->hidden_off[i] += header->len;
@@ -119,7 +120,7 @@ out:
     return rc;
 }
 
-static qd_code open_output(output *o, const char *path, const qd_ids *ids, bool logits, qd_err *err)
+static qd_code open_output(output *o, const char *path, const qd_dataset *ids, bool logits, qd_err *err)
 {
     qd_buf header = {0};
     const char *name = qd_path_base(path);
@@ -205,9 +206,9 @@ static void output_done(output *o, bool failed)
     qd_free(o->margin_off);
 }
 
-static void show(const forward_args *a, const qd_ids *ids, const output *o, const qd_forward_stats *s)
+static void show(const forward_args *a, const qd_dataset *ids, const output *o, const qd_forward_stats *s)
 {
-    uint64_t tokens = ids->n_seqs * ids->length, close = atomic_load(&o->n_close), routed = atomic_load(&o->n_routed);
+    uint64_t tokens = ids->n_samples * ids->len, close = atomic_load(&o->n_close), routed = atomic_load(&o->n_routed);
     double rate = s->run_s > 0 ? (double)s->flops / s->run_s * 1e-9 : 0;
     if (a->json) {
         (void)printf("{\"event\":\"done\",\"tokens\":%" PRIu64 ",\"flops\":%" PRIu64
@@ -232,7 +233,7 @@ int qd_cmd_forward(int argc, char **argv)
     qd_err err = {0};
     qd_ckpt c = {0};
     qd_model_index x = {0};
-    qd_ids ids = {0};
+    qd_dataset ids = {0};
     output o = {0};
     qd_forward_stats stats = {0};
     qd_code rc = parse(argc, argv, &a, &err);
@@ -243,12 +244,13 @@ int qd_cmd_forward(int argc, char **argv)
     }
     QD_TRY(qd_ckpt_open(a.rest.items[0], &c, &err));
     QD_TRY(qd_model_index_open(&c, &x, &err));
-    QD_TRY(qd_ids_load(a.ids, x.config.vocab, &ids, &err));
+    qd_dataset_options from = {.paths = &a.ids, .n_paths = 1, .n_ids = (uint32_t)x.config.vocab};
+    QD_TRY(qd_dataset_load(NULL, NULL, &from, &ids, &err));
     o.m = &x.config;
     o.json = a.json;
     qd_signals_to(&cancel);
     QD_TRY(open_output(&o, a.output, &ids, !a.no_logits, &err));
-    qd_tokens tokens = {.ids = ids.ids, .starts = ids.starts, .n_seqs = ids.n_seqs};
+    qd_tokens tokens = {.ids = ids.ids, .starts = ids.starts, .n_seqs = ids.n_samples};
     qd_forward_opts opts = {.ops = qd_ops_host(a.device),
                             .bf16 = a.dtype != NULL && strcmp(a.dtype, "bf16") == 0,
                             .rope_bf16 = a.rope_bf16,
@@ -265,7 +267,7 @@ int qd_cmd_forward(int argc, char **argv)
     show(&a, &ids, &o, &stats);
 out:
     output_done(&o, rc != QD_OK);
-    qd_ids_done(&ids);
+    qd_dataset_done(&ids);
     qd_model_index_done(&x);
     qd_ckpt_done(&c);
     if (rc == QD_OK) return 0;

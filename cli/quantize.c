@@ -15,6 +15,9 @@ static const char k_usage[] =
     "  --template ID        what to do; `quantctl templates` lists them (or a path to a .json file)\n"
     "  -o, --output DIR     the new model directory; appears whole or not at all\n"
     "  --set NAME=VALUE     a setting of the template (may be repeated)\n"
+    "  --calib FILE         calibration data: .txt, .jsonl, or ids in .safetensors (may be repeated)\n"
+    "  --samples N          calibration samples (default: the template's)\n"
+    "  --seq-len L          tokens of a sample (default: the template's)\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --device cpu         where to compute\n"
     "  --threads N          compute threads (default: one a processor)\n"
@@ -37,7 +40,6 @@ typedef struct quantize_args {
 
 static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
 {
-    a->samples = a->seq_len = UINT64_MAX;
     const qd_opt opts[] = {
         {"--template", NULL, QD_OPT_TEXT, &a->tmpl},       {"--output", "-o", QD_OPT_TEXT, &a->output},
         {"--set", NULL, QD_OPT_LIST, &a->settings},        {"--format", NULL, QD_OPT_TEXT, &a->format},
@@ -52,10 +54,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
-    if (a->calib.n != 0 || a->samples != UINT64_MAX || a->seq_len != UINT64_MAX || a->max_kl != NULL)
-        return qd_fail(
-            err, QD_E_USAGE,
-            "calibration is not in this version: --calib, --samples, --seq-len and --max-kl cannot be used yet");
+    if (a->max_kl != NULL)
+        return qd_fail(err, QD_E_USAGE, "the quality gate is not in this version: --max-kl cannot be used yet");
     if (a->rest.n != 1) return qd_fail(err, QD_E_USAGE, "which model? see quantctl quantize --help");
     if (a->tmpl == NULL)
         return qd_fail(err, QD_E_USAGE, "which template? --template ID; `quantctl templates` lists them");
@@ -123,6 +123,10 @@ int qd_cmd_quantize(int argc, char **argv)
     qd_job_opts opts = {.model_dir = a.rest.items[0],
                         .out_dir = a.output,
                         .device = a.device,
+                        .calib_files = a.calib.items,
+                        .n_calib_files = a.calib.n,
+                        .calib_samples = a.samples,
+                        .calib_seq_len = a.seq_len,
                         .n_threads = (unsigned)a.threads,
                         .memory_bytes = a.memory,
                         .shard_bytes = a.shard,

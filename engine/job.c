@@ -3,10 +3,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "engine/calibrate.h"
 #include "engine/outputs.h"
 #include "engine/pipeline.h"
 #include "engine/report.h"
 #include "engine/staging.h"
+#include "engine/tokens.h"
 #include "engine/verify.h"
 
 #include <signal.h>
@@ -19,6 +21,7 @@ typedef struct job {
     const qd_job_events *events;
     qd_cancel *cancel;
     qd_ckpt ckpt;
+    qd_job_tokens tokens; /* of a calibrated job */
     qd_plan plan;
     qd_run run;
     qd_staging staging;
@@ -45,6 +48,7 @@ static void job_done(job *j)
     qd_dev_free(j->run.dev);
     qd_run_done(&j->run);
     qd_plan_done(&j->plan);
+    qd_job_tokens_done(&j->tokens);
     qd_ckpt_done(&j->ckpt);
     qd_free(j->seen);
     qd_free(j->seen_hash);
@@ -141,6 +145,13 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
     qd_code rc = QD_OK;
     QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err)); /* before anything is written */
     QD_TRY(take_up(j, err));
+    if (j->plan.info.input_scales) {
+        uint64_t t = qd_mono_ns();
+        qd_tokens tokens = qd_job_tokens_view(&j->tokens);
+        QD_TRY(qd_calibrate(&j->run, &tokens, j->plan.input_rule, j->journal, j->events, j->cancel, err));
+        j->res.calibrate_s = seconds_since(t);
+        sample_memory(j);
+    }
     QD_TRY(qd_pipeline_run(&j->run, j->journal, j->events, j->cancel, &j->res.peak_bytes, err));
     QD_TRY(qd_ckpt_check(&j->ckpt, err));
     QD_TRY(qd_write_outputs(&j->plan, j->staging.dir, err));
@@ -190,7 +201,8 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     job j = {.opts = opts, .events = events, .cancel = cancel, .staging = {.lock_fd = -1}};
     bool in_staging = false;
     QD_TRY(qd_ckpt_open(opts->model_dir, &j.ckpt, err));
-    QD_TRY(qd_plan_make(opts, &j.ckpt, &j.plan, err));
+    if (opts->tmpl->input_scales) QD_TRY(qd_job_tokens_load(opts, &j.ckpt, events, cancel, &j.tokens, err));
+    QD_TRY(qd_plan_make(opts, &j.ckpt, j.tokens.hash, &j.plan, err));
     for (uint32_t i = 0; i < j.plan.n_warnings; i++) note(&j, QD_NOTE_WARN, j.plan.warnings[i]);
     for (uint32_t i = 0; i < j.ckpt.n_skipped; i++) {
         char text[320];
@@ -221,7 +233,7 @@ qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *
     qd_ckpt ckpt = {0};
     qd_plan plan = {0};
     QD_TRY(qd_ckpt_open(opts->model_dir, &ckpt, err));
-    QD_TRY(qd_plan_make(opts, &ckpt, &plan, err));
+    QD_TRY(qd_plan_make(opts, &ckpt, (qd_hash128){0, 0}, &plan, err));
     QD_TRY(qd_plan_check_room(&plan, opts->out_dir, 0, err));
     if (json)
         QD_TRY(qd_plan_json(&plan, opts->out_dir, out, err));

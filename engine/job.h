@@ -47,9 +47,14 @@ typedef struct qd_job_opts {
     const qd_values *values; /* of tmpl */
     const qd_format *format; /* NULL: compressed-tensors */
     const char *device;      /* NULL or "cpu" */
-    unsigned n_threads;      /* 0: one a processor */
-    uint64_t memory_bytes;   /* host memory the job may use for tiles; 0: 192 MiB */
-    uint64_t shard_bytes;    /* largest output file; 0: 5 GB */
+    /* Calibration, for templates that need input scales. Files: text, JSONL, or ids in safetensors (calib/dataset.h);
+     * none: the built-in set. 0: the template's, or 128 samples of 512 tokens. */
+    const char *const *calib_files;
+    uint32_t n_calib_files;
+    uint64_t calib_samples, calib_seq_len;
+    unsigned n_threads;    /* 0: one a processor */
+    uint64_t memory_bytes; /* host memory the job may use for tiles; 0: 192 MiB */
+    uint64_t shard_bytes;  /* largest output file; 0: 5 GB */
     bool resume, force;
     bool no_verify; /* benchmarks only: skip fsync and the final re-read */
 } qd_job_opts;
@@ -57,7 +62,7 @@ typedef struct qd_job_opts {
 typedef struct qd_job_result {
     uint64_t n_quantized, n_copied; /* tensors */
     uint64_t in_bytes, out_bytes;
-    double read_quantize_write_s, sync_s, verify_s, total_s;
+    double calibrate_s, read_quantize_write_s, sync_s, verify_s, total_s; /* the second includes the first */
     double rel_error;    /* sqrt(sum err^2 / sum w^2) over all quantized weights */
     uint64_t peak_bytes; /* anonymous + shared resident memory */
     char report_path[4096];

@@ -66,6 +66,26 @@ static bool take_line(const json_t *o, qd_run *run, bool *seen, qd_hash128 *hash
     return true;
 }
 
+/* A layer's input amaxes into run: one for each of its quantized linears, in order. */
+static bool take_inputs(const json_t *o, qd_run *run)
+{
+    const qd_plan *p = run->plan;
+    const json_t *list = json_object_get(o, "inputs");
+    json_int_t layer = json_integer_value(json_object_get(o, "layer"));
+    size_t n = 0;
+    if (layer < 0 || (uint64_t)layer >= p->n_layers) return false;
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const qd_unit *u = &p->units[p->items[i].unit];
+        if (u->kind != QD_UNIT_QUANTIZE || u->layer != (int32_t)layer) continue;
+        const json_t *v = json_array_get(list, n++);
+        if (!json_is_number(v)) return false;
+        run->result[i].input_amax = (float)json_number_value(v);
+    }
+    if (json_array_size(list) != n) return false;
+    run->layer_inputs[layer] = true;
+    return true;
+}
+
 /* Length of the part of text that is whole and fits; 0 when the first line is not this plan's. */
 static size_t replay(const char *text, size_t len, qd_run *run, bool *seen, qd_hash128 *hash)
 {
@@ -80,7 +100,9 @@ static size_t replay(const char *text, size_t len, qd_run *run, bool *seen, qd_h
         size_t n = (size_t)(nl - text) - good;
         if (qd_json_parse(text + good, n, "journal", &o, NULL) != QD_OK) break;
         const char *plan = json_string_value(json_object_get(o, "plan"));
-        bool ok = first ? plan != NULL && strcmp(plan, hex) == 0 : take_line(o, run, seen, hash);
+        bool ok = first                                  ? plan != NULL && strcmp(plan, hex) == 0
+                  : json_object_get(o, "inputs") != NULL ? take_inputs(o, run)
+                                                         : take_line(o, run, seen, hash);
         json_decref(o);
         if (!ok) break;
         first = false;
@@ -142,6 +164,25 @@ qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash1
         const qd_item_result *r = &run->result[u->first_item + i];
         qd_buf_printf(&line, "%s[%.17g,%.17g,%" PRIu64 ",%" PRIu64 ",%.9g,%.9g]", i == 0 ? "" : ",", r->sums.err2,
                       r->sums.w2, r->sums.n_clipped, r->sums.n_zero, (double)r->amax, (double)r->gs);
+    }
+    qd_buf_str(&line, "]}\n");
+    qd_code rc = qd_buf_check(&line, err);
+    if (rc == QD_OK) rc = append(j, &line, err);
+    qd_buf_done(&line);
+    return rc;
+}
+
+qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err)
+{
+    const qd_plan *p = run->plan;
+    const char *sep = "";
+    qd_buf line = {0};
+    qd_buf_printf(&line, "{\"layer\":%u,\"inputs\":[", layer);
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const qd_unit *u = &p->units[p->items[i].unit];
+        if (u->kind != QD_UNIT_QUANTIZE || u->layer != (int32_t)layer) continue;
+        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].input_amax);
+        sep = ",";
     }
     qd_buf_str(&line, "]}\n");
     qd_code rc = qd_buf_check(&line, err);

@@ -1,8 +1,8 @@
 /* journal.h -- finished units, a line each, so that a killed job goes on where it stood.
  *
  * First line: format and plan hash. Then one JSON line a unit: number, hash of what it left on disk, each linear's
- * sums. A torn last line is ignored; whether the data really is on disk is checked against the hash on resume, so
- * nothing is synced per unit. */
+ * sums; in a calibrated job also a line a layer: input amaxes. A torn last line is ignored; whether the data really is
+ * on disk is checked against the hash on resume, so nothing is synced per unit. */
 #ifndef QD_ENGINE_JOURNAL_H
 #define QD_ENGINE_JOURNAL_H
 
@@ -17,6 +17,8 @@ QD_MUST_CHECK qd_code qd_journal_open(const char *path, bool resume, qd_run *run
                                       bool *ret_fresh, qd_journal **ret, qd_err *err);
 /* Appends a finished unit in one write. Threads: any. */
 QD_MUST_CHECK qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err);
+/* Appends the input amaxes of a layer's quantized linears. */
+QD_MUST_CHECK qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err);
 void qd_journal_close(qd_journal *j);
 
 #endif

@@ -5,8 +5,9 @@
 
 #include <inttypes.h>
 
-#define BUDGET_DEFAULT_BYTES ((uint64_t)192 << 20)
-#define FIXED_BYTES          ((uint64_t)12 << 20) /* code's own data, stacks, allocator slack: measured, rounded up */
+#define BUDGET_DEFAULT_BYTES      ((uint64_t)192 << 20)
+#define ACTIVATIONS_DEFAULT_BYTES ((uint64_t)512 << 20)
+#define FIXED_BYTES               ((uint64_t)12 << 20) /* code's own data, stacks, allocator slack: measured, rounded up */
 
 /* Workers beyond the computing ones wait for the disk while those compute. */
 enum {
@@ -45,6 +46,7 @@ qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd
     /* At least half of the budget is tiles. */
     while (workers > 2 && workers * p->worker_bytes > (budget - FIXED_BYTES) / 2) workers--;
     p->n_workers = workers;
+    p->activation_bytes = memory_bytes != 0 ? memory_bytes : ACTIVATIONS_DEFAULT_BYTES;
     uint64_t slots = (budget - FIXED_BYTES - workers * p->worker_bytes) / p->slot_bytes;
     uint64_t useful = (uint64_t)p->n_tiles + workers; /* a small model needs less */
     if (useful < SLOTS_MIN) useful = SLOTS_MIN;

@@ -35,12 +35,6 @@ static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
         return qd_fail(err, QD_E_UNSUPPORTED,
                        "template %s: method %s needs calibration, which this version does not have; use method=rtn",
                        p->tmpl->id, method);
-    if (p->tmpl->input_scales)
-        return qd_fail(err, QD_E_UNSUPPORTED,
-                       "template %s needs input scales (W4A4), which come from calibration; this version does not have "
-                       "it: use a weight-only "
-                       "template such as nvfp4-w4a16",
-                       p->tmpl->id);
     if (strcmp(p->tmpl->scheme, "nvfp4") != 0)
         return qd_fail(err, QD_E_UNSUPPORTED, "template %s: scheme %s is not in this version", p->tmpl->id,
                        p->tmpl->scheme);
@@ -54,15 +48,18 @@ static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
                            "template %s: block_scale %s needs calibration, which this version does not have",
                            p->tmpl->id, rule);
     }
+    const char *input = qd_values_get(v, "input_scale");
+    p->input_rule = input != NULL && strcmp(input, "percentile") == 0 ? QD_INPUT_PERCENTILE : QD_INPUT_MINMAX;
     p->recipe.arith = arith != NULL && strcmp(arith, "ct-exact") == 0 ? QD_SCALE_CT_EXACT : QD_SCALE_FP32;
     return qd_nvfp4_recipe_check(&p->recipe, err);
 }
 
-qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_plan *ret, qd_err *err)
+qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_hash128 calib_hash, qd_plan *ret, qd_err *err)
 {
     qd_code rc = QD_OK;
     qd_plan p = {.ckpt = ckpt,
                  .tmpl = opts->tmpl,
+                 .calib_hash = calib_hash,
                  .format = opts->format != NULL ? opts->format : &qd_format_compressed_tensors};
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(choose_recipe(&p, opts->values, err));

@@ -7,7 +7,7 @@
 #include "base/hash.h"
 #include "ckpt/arch.h"
 #include "engine/job.h"
-#include "quant/nvfp4.h"
+#include "quant/stats.h"
 
 #define QD_NUMERICS_VERSION 1u
 /* Source bytes of a tile. Part of the numerics (sums are added tile by tile), so it depends on nothing. */
@@ -29,6 +29,7 @@ typedef struct qd_item {
     uint64_t src_off;      /* absolute in its file */
     uint64_t first_row, rows, cols;
     uint64_t row_bytes, tile_rows;
+    int32_t expert; /* -1: of none */
     uint32_t unit, first_tile, n_tiles;
     uint32_t out[QD_PART_KIND_COUNT]; /* into outs; a copy uses out[0]; QD_NONE where the format has no such part */
 } qd_item;
@@ -54,6 +55,8 @@ typedef struct qd_plan {
     const qd_template *tmpl; /* not owned */
     const qd_format *format;
     qd_nvfp4_recipe recipe;
+    qd_input_rule input_rule;
+    qd_hash128 calib_hash; /* of the calibration tokens */
     qd_item *items;
     uint32_t n_items;
     qd_unit *units; /* in the order of work */
@@ -74,12 +77,15 @@ typedef struct qd_plan {
     unsigned n_workers, n_compute;
     uint32_t n_slots;
     uint64_t slot_bytes, worker_bytes, peak_bytes;
+    uint64_t activation_bytes; /* W4A4: of calibration tokens in memory; more goes to a file */
 } qd_plan;
 
 /* Plans opts over an open checkpoint, which must outlive it. *ret zeroed before, qd_plan_done() after.
  * Errors: QD_E_INPUT (shapes, K % 16, names that collide), QD_E_UNSUPPORTED (already quantized, input scales needed,
  * dtype), QD_E_USAGE (settings), QD_E_ROOM (memory below the least possible), QD_E_NO_MEMORY. */
-QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_plan *ret, qd_err *err);
+/* calib_hash: of the calibration tokens, all zero for a job without. */
+QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_hash128 calib_hash, qd_plan *ret,
+                                   qd_err *err);
 void qd_plan_done(qd_plan *p);
 
 /* engine/select.c: units and items from tensors. */

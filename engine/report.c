@@ -109,10 +109,11 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
                   ",\n  \"source_bytes\": %" PRIu64 ",\n  \"output_bytes\": %" PRIu64
                   ",\n  \"relative_error\": %.9g,\n",
                   res->n_quantized, res->n_copied, res->in_bytes, res->out_bytes, res->rel_error);
-    qd_buf_printf(out,
-                  "  \"seconds\": {\"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "
-                  "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n  \"warnings\": [",
-                  res->read_quantize_write_s, res->sync_s, res->verify_s, res->peak_bytes, p->peak_bytes);
+    qd_buf_printf(
+        out,
+        "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "
+        "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n  \"warnings\": [",
+        res->calibrate_s, res->read_quantize_write_s, res->sync_s, res->verify_s, res->peak_bytes, p->peak_bytes);
     for (uint32_t i = 0; i < p->n_warnings; i++) {
         qd_buf_str(out, sep);
         qd_buf_json_str(out, p->warnings[i]);

@@ -30,6 +30,7 @@ typedef struct qd_run {
     float *tile_amax;         /* [n_tiles] */
     qd_item_result *result;   /* [n_items] */
     bool *unit_done;          /* [n_units] true before the run: resumed */
+    bool *layer_inputs;       /* [n_layers] W4A4: the input amaxes of the layer's linears are in result */
     qd_arena arena;
 } qd_run;
 

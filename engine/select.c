@@ -132,6 +132,7 @@ static qd_code take_linear(selection *s, const qd_linear *l, bool taken, qd_err 
     x.item.first_row = l->first_row;
     x.item.rows = l->rows;
     x.item.cols = l->cols;
+    x.item.expert = l->place.expert;
     uint64_t row_bytes = l->cols * qd_dtype_bytes(t->dtype);
     x.item.src_off = t->off + l->first_row * row_bytes;
     if (taken) {
@@ -185,6 +186,7 @@ static qd_code copy_whole(selection *s, uint32_t tensor, const qd_place *place, 
     x.item.src_off = t->off;
     x.item.rows = t->bytes;
     x.item.cols = 1;
+    x.item.expert = -1;
     if (t->dtype == QD_F8_E4M3) {
         x.kind = QD_UNIT_WIDEN;
         x.item.cols = t->shape[1];

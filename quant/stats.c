@@ -1,7 +1,8 @@
 #include "quant/stats.h"
 
 #include "base/mem.h"
-#include "gpu/kernels.h"
+#include "gpu/host_blocks.h"
+#include "gpu/num.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,26 +33,6 @@ void qd_input_stats_done(qd_input_stats *s)
     memset(s, 0, sizeof *s);
 }
 
-static void load_block(qd_dtype dtype, const void *x, uint64_t at, float out[QD_NVFP4_BLOCK])
-{
-    if (dtype == QD_F32) {
-        memcpy(out, (const float *)x + at, QD_NVFP4_BLOCK * sizeof *out);
-        return;
-    }
-    const uint16_t *h = (const uint16_t *)x + at;
-    for (int i = 0; i < QD_NVFP4_BLOCK; i++) out[i] = qd_bf16_to_f32(h[i]);
-}
-
-static void store_block(qd_dtype dtype, void *x, uint64_t at, const float v[QD_NVFP4_BLOCK])
-{
-    if (dtype == QD_F32) {
-        memcpy((float *)x + at, v, QD_NVFP4_BLOCK * sizeof *v);
-        return;
-    }
-    uint16_t *h = (uint16_t *)x + at;
-    for (int i = 0; i < QD_NVFP4_BLOCK; i++) h[i] = qd_bf16_from_f32(v[i]);
-}
-
 static uint32_t bin_of(uint32_t amax_bits)
 {
     uint32_t b = amax_bits >> 19;
@@ -59,28 +40,28 @@ static uint32_t bin_of(uint32_t amax_bits)
     return b - BIN_FIRST < QD_STATS_BINS ? b - BIN_FIRST : QD_STATS_BINS - 1;
 }
 
-void qd_input_stats_add(qd_input_stats *s, qd_dtype dtype, const void *x, uint64_t n_tokens)
+/* The first value that is not finite, in a block that has one. */
+static void note_bad(qd_input_stats *s, uint64_t token, uint32_t first_channel, const float *v)
 {
-    uint32_t amax = qd_f32_bits(s->amax);
+    if (s->bad_token != UINT64_MAX) return;
+    s->bad_token = token;
+    s->bad_channel = first_channel;
+    while (isfinite(v[s->bad_channel - first_channel])) s->bad_channel++;
+}
+
+void qd_input_stats_add(qd_input_stats *s, const float *x, uint64_t n_tokens, uint32_t *ret_block_bits)
+{
+    uint32_t amax = qd_f32_bits(s->amax), n_blocks = s->n_channels / QD_NVFP4_BLOCK;
     for (uint64_t t = 0; t < n_tokens; t++) {
-        for (uint32_t k = 0; k < s->n_channels; k += QD_NVFP4_BLOCK) {
-            float v[QD_NVFP4_BLOCK];
-            uint32_t m = 0;
-            load_block(dtype, x, t * s->n_channels + k, v);
-            for (int i = 0; i < QD_NVFP4_BLOCK; i++) {
-                uint32_t a = qd_f32_bits(v[i]) & 0x7fffffffu; /* magnitudes order as integers, NaN above all */
-                if (a > m) m = a;
-            }
-            for (int i = 0; s->sum2 != NULL && i < QD_NVFP4_BLOCK; i++)
-                s->sum2[k + (uint32_t)i] += (double)v[i] * (double)v[i];
-            if (m >= 0x7f800000u && s->bad_token == UINT64_MAX) {
-                s->bad_token = s->n_tokens + t;
-                s->bad_channel = k;
-                while (isfinite(v[s->bad_channel - k])) s->bad_channel++;
-            }
-            if (m > amax) amax = m;
-            s->block_amax_bins[bin_of(m)]++;
+        const float *row = x + t * s->n_channels;
+        uint32_t *bits = ret_block_bits + t * n_blocks;
+        qd_host_block_amax(row, n_blocks, bits);
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            if (bits[b] >= 0x7f800000u) note_bad(s, s->n_tokens + t, b * QD_NVFP4_BLOCK, row + b * QD_NVFP4_BLOCK);
+            if (bits[b] > amax) amax = bits[b];
+            s->block_amax_bins[bin_of(bits[b])]++;
         }
+        for (uint32_t k = 0; s->sum2 != NULL && k < s->n_channels; k++) s->sum2[k] += (double)row[k] * (double)row[k];
     }
     s->amax = qd_bits_f32(amax);
     s->n_tokens += n_tokens;
@@ -124,34 +105,18 @@ float qd_input_global(const qd_nvfp4_recipe *r, qd_dtype activation_dtype, float
     return qd_nvfp4_global(&rule, activation_dtype, amax);
 }
 
-/* One block through NVFP4 and back. */
-static void round_trip(float v[QD_NVFP4_BLOCK], float gs)
-{
-    uint8_t codes[QD_NVFP4_BLOCK / 2], scale;
-    (void)qd_nvfp4_block_fp32(v, NULL, gs, QD_RULE_MINMAX, codes, &scale);
-    qd_nvfp4_decode(codes, &scale, gs, 1, v);
-}
-
-double qd_input_error(float gs, qd_dtype dtype, const void *x, uint64_t n_tokens, uint32_t n_channels)
+double qd_input_error(float gs, const float *x, uint64_t n)
 {
     double sum = 0;
-    for (uint64_t at = 0; at < n_tokens * n_channels; at += QD_NVFP4_BLOCK) {
-        float v[QD_NVFP4_BLOCK], q[QD_NVFP4_BLOCK], block = 0;
-        load_block(dtype, x, at, v);
-        memcpy(q, v, sizeof q);
-        round_trip(q, gs);
-        for (int i = 0; i < QD_NVFP4_BLOCK; i++) block = fmaf(v[i] - q[i], v[i] - q[i], block);
+    for (uint64_t at = 0; at < n; at += QD_NVFP4_BLOCK) {
+        float q[QD_NVFP4_BLOCK], block = 0;
+        uint32_t bits;
+        memcpy(q, x + at, sizeof q);
+        qd_host_block_amax(q, 1, &bits);
+        qd_host_fake_quant(gs, &bits, q, 1);
+        for (int i = 0; i < QD_NVFP4_BLOCK; i++)
+            block = fmaf(x[at + (uint64_t)i] - q[i], x[at + (uint64_t)i] - q[i], block);
         sum += (double)block;
     }
     return sum;
-}
-
-void qd_fake_quant(float gs, qd_dtype dtype, void *x, uint64_t n)
-{
-    for (uint64_t at = 0; at < n; at += QD_NVFP4_BLOCK) {
-        float v[QD_NVFP4_BLOCK];
-        load_block(dtype, x, at, v);
-        round_trip(v, gs);
-        store_block(dtype, x, at, v);
-    }
 }

@@ -30,8 +30,8 @@ typedef struct qd_input_stats {
  * QD_E_NO_MEMORY. */
 QD_MUST_CHECK qd_code qd_input_stats_init(uint32_t n_channels, bool want_sum2, qd_input_stats *ret, qd_err *err);
 void qd_input_stats_done(qd_input_stats *s);
-/* Adds x [n_tokens][n_channels] of dtype BF16 or F32. */
-void qd_input_stats_add(qd_input_stats *s, qd_dtype dtype, const void *x, uint64_t n_tokens);
+/* Adds x [n_tokens][n_channels]. ret_block_bits [n_tokens][n_channels / 16]: see qd_host_block_amax(). */
+void qd_input_stats_add(qd_input_stats *s, const float *x, uint64_t n_tokens, uint32_t *ret_block_bits);
 /* Adds part, of the same channels and kind, to s: the tokens of part come after those of s. */
 void qd_input_stats_merge(qd_input_stats *s, const qd_input_stats *part);
 
@@ -52,17 +52,13 @@ enum {
 /* For MSE: amax * 2^(-i/4), largest first. The caller adds up each one's error over all tokens with
  * qd_input_error() and takes the first of the least. */
 void qd_input_candidates(const qd_input_stats *s, float ret_amax[QD_INPUT_CANDIDATES]);
-/* Squared error that x [n_tokens][n_channels] suffers under the global scale gs: see qd_fake_quant(). */
-double qd_input_error(float gs, qd_dtype dtype, const void *x, uint64_t n_tokens, uint32_t n_channels);
+/* Squared error that x [n] (whole blocks of finite values) suffers under the global scale gs: qd_host_fake_quant(). */
+double qd_input_error(float gs, const float *x, uint64_t n);
 
 /* The global scale (a divisor, finite, > 0) of an input: ct-exact 2688 / amax in the activations' dtype as compressed-
  * tensors computes it; fp32 1344 / amax, which leaves room for values twice as large at no loss: block scales are
  * floats.
  */
 float qd_input_global(const qd_nvfp4_recipe *r, qd_dtype activation_dtype, float amax);
-
-/* What W4A4 kernels make of activations: x [n] (n a multiple of 16, consecutive channels of a token) to E2M1 under
- * block scales amax / 6, and back; in place. The arithmetic is that of a min-max NVFP4 encode (gpu/kernels.h). */
-void qd_fake_quant(float gs, qd_dtype dtype, void *x, uint64_t n);
 
 #endif

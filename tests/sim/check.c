@@ -3,12 +3,15 @@
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const qd_mem_stream *stream(const char *name)
 {
     qd_mem_stream *t = NULL;
-    return qd_mem_stream_find(&sim.mem->store, name, &t, NULL) == QD_OK ? t : NULL;
+    if (qd_mem_stream_find(&sim.mem->store, name, &t, NULL) != QD_OK || t == NULL)
+        abort(); /* the world is built wrong */
+    return t;
 }
 
 static size_t job_failures(const qd_job_record *r)

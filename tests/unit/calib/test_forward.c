@@ -273,8 +273,8 @@ static void a_replaced_input_is_what_the_linears_read(void **state)
     const qd_tensor *t = qd_ckpt_find(&f->c, "model.embed_tokens.weight");
     uint16_t row[HIDDEN];
     for (uint64_t i = 0; i < ROWS; i++) {
-        assert_int_equal(qd_source_read(f->c.files[0].src, t->off + (uint64_t)f->ids[i] * sizeof row, row, sizeof row, NULL),
-                         QD_OK);
+        assert_int_equal(
+            qd_source_read(f->c.files[0].src, t->off + (uint64_t)f->ids[i] * sizeof row, row, sizeof row, NULL), QD_OK);
         for (int j = 0; j < HIDDEN; j++) assert_true(f->hidden[i * HIDDEN + (uint64_t)j] == qd_bf16_to_f32(row[j]));
     }
 }

@@ -7,7 +7,8 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
-#include "gpu/num.h"
+#include "gpu/host_blocks.h"
+#include "gpu/kernels.h"
 #include "quant/stats.h"
 
 #include <errno.h>
@@ -31,35 +32,38 @@ static void fill(float *x, uint64_t n)
     }
 }
 
-static void sums_and_amax_are_the_plain_ones_in_both_dtypes(void **state)
+static void sums_and_amax_are_the_plain_ones(void **state)
 {
     (void)state;
     float x[TOKENS * K], amax = 0;
-    uint16_t h[TOKENS * K];
     double sum2[K] = {0};
+    uint32_t bits[TOKENS * K / 16];
     qd_err e = {0};
+    qd_input_stats s = {0};
     fill(x, TOKENS * K);
     for (int i = 0; i < TOKENS * K; i++) {
-        h[i] = qd_bf16_from_f32(x[i]);
         amax = fmaxf(amax, fabsf(x[i]));
         sum2[i % K] += (double)x[i] * (double)x[i];
     }
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        qd_input_stats s = {0};
-        assert_int_equal(qd_input_stats_init(K, true, &s, &e), QD_OK);
-        qd_input_stats_add(&s, bf16 ? QD_BF16 : QD_F32, bf16 ? (const void *)h : x, TOKENS);
-        assert_true(s.amax == amax && qd_input_amax(&s, QD_INPUT_MINMAX) == amax);
-        assert_int_equal(s.n_tokens, TOKENS);
-        assert_true(s.bad_token == UINT64_MAX);
-        assert_memory_equal(s.sum2, sum2, sizeof sum2);
-        qd_input_stats_done(&s);
+    assert_int_equal(qd_input_stats_init(K, true, &s, &e), QD_OK);
+    qd_input_stats_add(&s, x, TOKENS, bits);
+    assert_true(s.amax == amax && qd_input_amax(&s, QD_INPUT_MINMAX) == amax);
+    assert_int_equal(s.n_tokens, TOKENS);
+    assert_true(s.bad_token == UINT64_MAX);
+    assert_memory_equal(s.sum2, sum2, sizeof sum2);
+    for (int b = 0; b < TOKENS * K / 16; b++) {
+        float m = 0;
+        for (int i = 0; i < 16; i++) m = fmaxf(m, fabsf(x[b * 16 + i]));
+        assert_int_equal(bits[b], qd_f32_bits(m));
     }
+    qd_input_stats_done(&s);
 }
 
 static void parts_merged_in_order_do_not_depend_on_who_made_them(void **state)
 {
     (void)state;
     float x[TOKENS * K];
+    uint32_t bits[TOKENS * K / 16];
     qd_err e = {0};
     qd_input_stats whole = {0}, part[4] = {{0}};
     fill(x, TOKENS * K);
@@ -68,7 +72,7 @@ static void parts_merged_in_order_do_not_depend_on_who_made_them(void **state)
     for (int p = 3; p >= 0; p--) { /* made in any order */
         uint64_t first = (uint64_t)p * 10, n = p == 3 ? TOKENS - 30 : 10;
         assert_int_equal(qd_input_stats_init(K, true, &part[p], &e), QD_OK);
-        qd_input_stats_add(&part[p], QD_F32, x + first * K, n);
+        qd_input_stats_add(&part[p], x + first * K, n, bits);
     }
     for (int p = 0; p < 4; p++) qd_input_stats_merge(&whole, &part[p]);
     assert_int_equal(whole.n_tokens, TOKENS);
@@ -93,7 +97,8 @@ static void the_percentile_leaves_out_one_block_in_ten_thousand(void **state)
     for (uint64_t t = 0; t < N; t++) {
         float x[16] = {0};
         x[t % 16] = t < 2 ? 100.0f : 1.0f + (float)(t % 100) * 0.01f; /* two of 30,000 are far out */
-        qd_input_stats_add(&s, QD_F32, x, 1);
+        uint32_t bits;
+        qd_input_stats_add(&s, x, 1, &bits);
     }
     float a = qd_input_amax(&s, QD_INPUT_PERCENTILE);
     assert_true(a >= 1.99f && a < 1.99f * 1.07f); /* the upper edge of a sixteenth of an octave */
@@ -104,7 +109,8 @@ static void the_percentile_leaves_out_one_block_in_ten_thousand(void **state)
     assert_true(qd_input_amax(&s, QD_INPUT_PERCENTILE) == 0.0f); /* nothing seen */
     float one[16] = {0};
     one[3] = -0.7f;
-    qd_input_stats_add(&s, QD_F32, one, 1);
+    uint32_t bits;
+    qd_input_stats_add(&s, one, 1, &bits);
     assert_true(qd_input_amax(&s, QD_INPUT_PERCENTILE) == 0.7f); /* never above what was seen */
     qd_input_stats_done(&s);
 }
@@ -123,16 +129,23 @@ static void plain_fake_quant(double gs, const float *x, double *out)
 static void activations_are_rounded_as_the_kernels_do(void **state)
 {
     (void)state;
-    float x[TOKENS * K];
+    float x[TOKENS * K], q[TOKENS * K];
+    uint32_t bits[TOKENS * K / 16];
     uint64_t differ = 0;
     double err = 0;
     fill(x, TOKENS * K);
-    float q[TOKENS * K];
+    for (int i = 32; i < 48; i++) x[i] = i % 2 == 0 ? 0.0f : -0.0f; /* a block of zeros */
     memcpy(q, x, sizeof q);
-    qd_fake_quant(67.2f, QD_F32, q, TOKENS * K);
+    qd_host_block_amax(q, TOKENS * K / 16, bits);
+    qd_host_fake_quant(67.2f, bits, q, TOKENS * K / 16);
     for (int b = 0; b < TOKENS * K / 16; b++) {
         double want[16];
+        float decoded[16];
+        uint8_t codes[8], scale;
         plain_fake_quant((double)67.2f, x + b * 16, want);
+        (void)qd_nvfp4_block_fp32(x + b * 16, NULL, 67.2f, QD_RULE_MINMAX, codes, &scale);
+        qd_nvfp4_decode(codes, &scale, 67.2f, 1, decoded);
+        assert_memory_equal(decoded, q + b * 16, sizeof decoded); /* the bits of an encode, decoded */
         for (int i = 0; i < 16; i++) {
             double d = (double)x[b * 16 + i] - (double)q[b * 16 + i];
             differ += fabs(want[i] - (double)q[b * 16 + i]) > 1e-6 * fabs(want[i]);
@@ -141,7 +154,7 @@ static void activations_are_rounded_as_the_kernels_do(void **state)
     }
     assert_true(differ <= 2); /* a tie that float32 rounds to the other side */
     assert_true(err > 0);
-    double got = qd_input_error(67.2f, QD_F32, x, TOKENS, K);
+    double got = qd_input_error(67.2f, x, TOKENS * K);
     assert_true(fabs(got - err) <= 1e-5 * err);
 }
 
@@ -184,7 +197,7 @@ static void memory_that_runs_out_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sums_and_amax_are_the_plain_ones_in_both_dtypes),
+        cmocka_unit_test(sums_and_amax_are_the_plain_ones),
         cmocka_unit_test(parts_merged_in_order_do_not_depend_on_who_made_them),
         cmocka_unit_test(the_percentile_leaves_out_one_block_in_ten_thousand),
         cmocka_unit_test(activations_are_rounded_as_the_kernels_do),

@@ -1,0 +1,207 @@
+#include "engine/calibrate.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "engine/rounded.h"
+#include "engine/sites.h"
+#include "gpu/host_blocks.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    EXPERT_TOKENS_MIN = 256 /* an expert that saw fewer takes the largest value of its layer */
+};
+
+typedef struct calibration {
+    qd_run *run;
+    qd_input_rule rule;
+    qd_journal *journal;
+    const qd_job_events *events;
+    qd_cancel *cancel;
+    qd_input_sites sites;
+    bool rounds; /* weights and activations, see calibrate.h */
+    unsigned n_workers;
+    qd_input_stats *parts; /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
+    int32_t layer;         /* that parts are of; -1: none */
+    uint64_t start_ns, n_tokens;
+} calibration;
+
+static qd_input_stats *parts_of(const calibration *c, const qd_input_site *s)
+{
+    uint32_t first = c->sites.layer_first[c->layer];
+    return c->parts + (uint64_t)((uint32_t)(s - c->sites.sites) - first) * c->n_workers;
+}
+
+static uint32_t n_sites_of(const calibration *c, int32_t layer)
+{
+    return c->sites.layer_first[layer + 1] - c->sites.layer_first[layer];
+}
+
+static void drop_parts(calibration *c)
+{
+    if (c->parts == NULL) return;
+    for (uint64_t i = 0; i < (uint64_t)n_sites_of(c, c->layer) * c->n_workers; i++) qd_input_stats_done(&c->parts[i]);
+    qd_free(c->parts);
+    c->parts = NULL;
+}
+
+/* Maxima and counts do not depend on the order of parts. */
+static qd_code sum_up(const calibration *c, const qd_input_site *s, float *ret_amax, uint64_t *ret_tokens, qd_err *err)
+{
+    qd_input_stats all = {0};
+    qd_code rc = qd_input_stats_init(s->n_channels, false, &all, err);
+    if (rc != QD_OK) return rc;
+    const qd_input_stats *parts = parts_of(c, s);
+    for (unsigned w = 0; w < c->n_workers; w++)
+        if (parts[w].n_channels != 0) qd_input_stats_merge(&all, &parts[w]);
+    if (all.bad_token != UINT64_MAX)
+        rc = qd_fail(err, QD_E_INPUT,
+                     "%s: its input holds a value that is not finite (channel %u): the model overflows on the "
+                     "calibration data",
+                     c->run->plan->items[s->items[0]].name, all.bad_channel);
+    *ret_amax = qd_input_amax(&all, c->rule);
+    *ret_tokens = all.n_tokens;
+    qd_input_stats_done(&all);
+    return rc;
+}
+
+static void set_input(calibration *c, const qd_input_site *s, float amax)
+{
+    for (uint32_t i = 0; i < s->n_items; i++) c->run->result[s->items[i]].input_amax = amax;
+}
+
+static bool of_expert(qd_site_kind k)
+{
+    return k == QD_SITE_EXPERT_IN || k == QD_SITE_EXPERT_DOWN;
+}
+
+/* The layer's tiles are done: amax of each site, a line in the journal. */
+static qd_code close_layer(calibration *c, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    if (c->layer < 0 || c->parts == NULL) return QD_OK;
+    const qd_input_site *site = c->sites.sites + c->sites.layer_first[c->layer];
+    uint32_t n = n_sites_of(c, c->layer);
+    float largest[QD_SITE_COUNT] = {0};
+    uint64_t *tokens = qd_calloc(n, sizeof *tokens);
+    if (tokens == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+        goto out;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        float amax = 0;
+        QD_TRY(sum_up(c, &site[i], &amax, &tokens[i], err));
+        set_input(c, &site[i], amax);
+        largest[site[i].kind] = fmaxf(largest[site[i].kind], amax);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (of_expert(site[i].kind) && tokens[i] < EXPERT_TOKENS_MIN && (c->rounds || tokens[i] == 0))
+            set_input(c, &site[i], largest[site[i].kind]);
+    QD_TRY(qd_journal_add_inputs(c->journal, c->run, (uint32_t)c->layer, err));
+    c->run->layer_inputs[c->layer] = true;
+out:
+    qd_free(tokens);
+    drop_parts(c);
+    return rc;
+}
+
+static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
+{
+    calibration *c = ctx;
+    qd_code rc = close_layer(c, err);
+    if (rc != QD_OK) return rc;
+    c->layer = (int32_t)layer->number;
+    if (!c->run->layer_inputs[c->layer]) {
+        c->parts = qd_calloc((uint64_t)n_sites_of(c, c->layer) * c->n_workers, sizeof *c->parts);
+        if (c->parts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+    }
+    return c->rounds ? qd_round_weights(c->run, layer, c->n_workers, c->cancel, err) : QD_OK;
+}
+
+static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
+{
+    calibration *c = ctx;
+    *ret_replaced = false;
+    if (at->layer >= c->run->plan->n_layers) return QD_OK; /* the head */
+    const qd_input_site *s = qd_input_sites_find(&c->sites, (int32_t)at->layer, at->kind, (int32_t)at->expert);
+    if (s == NULL) return QD_OK;
+    qd_input_stats *part = c->parts != NULL ? parts_of(c, s) + at->worker : NULL;
+    uint64_t n_blocks = at->cols / QD_NVFP4_BLOCK;
+    uint32_t *bits = qd_malloc(at->rows * n_blocks * sizeof *bits);
+    qd_code rc = QD_OK;
+    if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+    if (part != NULL && part->n_channels == 0) QD_TRY(qd_input_stats_init(s->n_channels, false, part, err));
+    for (uint64_t r = 0; r < at->rows; r++) /* replaced is a place to work even where nothing is replaced */
+        memcpy(replaced + r * at->cols, at->x + r * at->ld, at->cols * sizeof *replaced);
+    if (part != NULL)
+        qd_input_stats_add(part, replaced, at->rows, bits);
+    else
+        qd_host_block_amax(replaced, at->rows * n_blocks, bits);
+    if (c->rounds) qd_round_activations(replaced, bits, at->rows * n_blocks);
+    *ret_replaced = c->rounds;
+out:
+    qd_free(bits);
+    return rc;
+}
+
+static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t tiles_done, uint64_t n_tiles,
+                        uint64_t n_ticks)
+{
+    calibration *c = ctx;
+    if (c->events == NULL || c->events->progress == NULL) return;
+    double elapsed = (double)(qd_mono_ns() - c->start_ns) * 1e-9;
+    uint64_t done = layer * n_tiles + tiles_done, total = n_layers * n_tiles;
+    qd_progress p = {.phase = "calibrate",
+                     .layer = (int32_t)layer - 1,
+                     .n_layers = (int32_t)n_layers,
+                     .done_bytes = done,
+                     .total_bytes = total,
+                     .elapsed_s = elapsed,
+                     .eta_s = done > 0 ? elapsed / (double)done * (double)(total - done) : -1,
+                     .n_steps = n_ticks};
+    c->events->progress(c->events->ctx, &p);
+}
+
+qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, qd_journal *journal,
+                     const qd_job_events *events, qd_cancel *cancel, qd_err *err)
+{
+    const qd_plan *p = run->plan;
+    qd_code rc = QD_OK;
+    qd_arena arena = {0};
+    qd_model_index index = {0};
+    qd_forward_stats stats = {0};
+    calibration c = {.run = run,
+                     .rule = rule,
+                     .journal = journal,
+                     .events = events,
+                     .cancel = cancel,
+                     .rounds = p->recipe.arith != QD_SCALE_CT_EXACT,
+                     .n_workers = p->n_compute,
+                     .layer = -1,
+                     .start_ns = qd_mono_ns()};
+    bool all_seen = true;
+    for (uint32_t i = 0; i < p->n_layers; i++) all_seen = all_seen && run->layer_inputs[i];
+    if (!all_seen) {
+        QD_TRY(qd_input_sites_make(p, &arena, &c.sites, err));
+        QD_TRY(qd_model_index_open(p->ckpt, &index, err));
+        qd_forward_opts opts = {.bf16 = true,
+                                .all_experts = !c.rounds,
+                                .n_threads = c.n_workers,
+                                .memory_bytes = p->activation_bytes,
+                                .cancel = cancel};
+        qd_forward_hooks hooks = {
+            .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
+        QD_TRY(qd_forward_run(&index, tokens, &opts, &hooks, &stats, err));
+        QD_TRY(close_layer(&c, err));
+    }
+    for (uint32_t i = 0; i < p->n_items; i++)
+        if (p->units[p->items[i].unit].kind == QD_UNIT_QUANTIZE)
+            run->result[i].input_gs = qd_input_global(&p->recipe, QD_BF16, run->result[i].input_amax);
+out:
+    drop_parts(&c);
+    qd_model_index_done(&index);
+    qd_arena_done(&arena);
+    return rc;
+}

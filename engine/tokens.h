@@ -1,0 +1,26 @@
+/* tokens.h -- the calibration tokens of a job. */
+#ifndef QD_ENGINE_TOKENS_H
+#define QD_ENGINE_TOKENS_H
+
+#include "base/hash.h"
+#include "calib/dataset.h"
+#include "calib/forward.h"
+#include "engine/job.h"
+
+typedef struct qd_job_tokens {
+    qd_dataset data;
+    qd_hash128 hash; /* of all ids and lengths */
+} qd_job_tokens;
+
+/* From opts' files through the model's tokenizer and chat format; without files from the built-in set. Tells what was
+ * left out by events->note. *ret zeroed before, qd_job_tokens_done() after. Errors: those of qd_dataset_load(),
+ * qd_tokenizer_load(), qd_chat_load(), qd_model_config_read(). */
+QD_MUST_CHECK qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt *c, const qd_job_events *events,
+                                         qd_cancel *cancel, qd_job_tokens *ret, qd_err *err);
+void qd_job_tokens_done(qd_job_tokens *t);
+static inline qd_tokens qd_job_tokens_view(const qd_job_tokens *t)
+{
+    return (qd_tokens){.ids = t->data.ids, .starts = t->data.starts, .n_seqs = t->data.n_samples};
+}
+
+#endif

@@ -1,0 +1,38 @@
+#include "gpu/host_blocks.h"
+
+#include "gpu/host_vec.h"
+#include "gpu/kernels.h"
+
+enum {
+    BLOCK = QD_NVFP4_BLOCK
+};
+
+QD_VEC void qd_host_block_amax(const float *x, uint64_t n_blocks, uint32_t *ret_bits)
+{
+    for (uint64_t b = 0; b < n_blocks; b++) {
+        uint32_t m = 0;
+        for (int i = 0; i < BLOCK; i++) {
+            uint32_t a = qd_f32_bits(x[b * BLOCK + (uint64_t)i]) & 0x7fffffffu;
+            m = a > m ? a : m;
+        }
+        ret_bits[b] = m;
+    }
+}
+
+QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, float *x, uint64_t n_blocks)
+{
+    for (uint64_t b = 0; b < n_blocks; b++) {
+        float *v = x + b * BLOCK;
+        float amax = qd_bits_f32(bits[b]) * gs;
+        float s = amax > 0.0f ? qd_e4m3_to_f32((uint8_t)qd_nvfp4_scale_code(amax / 6.0f)) : 0.125f, rcp = 1.0f / s;
+        for (int i = 0; i < BLOCK; i++) {
+            float t = fabsf(v[i]) * gs * rcp;
+            t = t < QD_E2M1_MAX ? t : QD_E2M1_MAX;
+            uint32_t e = qd_f32_bits(t) & 0x7f800000u; /* as qd_e2m1_round() */
+            e = e < 0x3f800000u ? 0x3f800000u : e;
+            float big = qd_bits_f32(e + (22u << 23));
+            float y = ((t + big) - big) * s / gs;
+            v[i] = v[i] < 0.0f ? -y : y;
+        }
+    }
+}
