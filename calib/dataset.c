@@ -135,6 +135,7 @@ static qd_code check_options(const qd_dataset_options *o, const qd_tokenizer *t,
     if (o->n_paths == 0 || o->n_paths > QD_DATASET_FILES_MAX)
         return qd_fail(err, QD_E_USAGE, "calibration data: expected 1 to %d files, found %u", QD_DATASET_FILES_MAX,
                        o->n_paths);
+    *ret_ids = o->ids;
     for (uint32_t i = 0; i < o->n_paths; i++) *ret_ids = *ret_ids || qd_str_ends(o->paths[i], ".safetensors");
     if (*ret_ids && o->n_paths > 1)
         return qd_fail(err, QD_E_USAGE, "calibration data: ids from safetensors stand alone, found %u files",

@@ -244,7 +244,7 @@ int qd_cmd_forward(int argc, char **argv)
     }
     QD_TRY(qd_ckpt_open(a.rest.items[0], &c, &err));
     QD_TRY(qd_model_index_open(&c, &x, &err));
-    qd_dataset_options from = {.paths = &a.ids, .n_paths = 1, .n_ids = (uint32_t)x.config.vocab};
+    qd_dataset_options from = {.paths = &a.ids, .n_paths = 1, .ids = true, .n_ids = (uint32_t)x.config.vocab};
     QD_TRY(qd_dataset_load(NULL, NULL, &from, &ids, &err));
     o.m = &x.config;
     o.json = a.json;

@@ -5,6 +5,7 @@
 #include "engine/rounded.h"
 #include "engine/sites.h"
 #include "gpu/host_blocks.h"
+#include "gpu/num.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -21,6 +22,7 @@ typedef struct calibration {
     const qd_job_events *events;
     qd_cancel *cancel;
     qd_input_sites sites;
+    qd_model_index index;
     bool rounds; /* weights and activations, see calibrate.h */
     unsigned n_workers;
     qd_input_stats *parts; /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
@@ -107,6 +109,17 @@ out:
     return rc;
 }
 
+/* llm-compressor observes models whose norms are 1 + w with BF16 weights that are 1 + w rounded. */
+static void round_offset_norms(const qd_model_config *m, qd_layer *layer)
+{
+    static const qd_slot slots[] = {QD_IN_NORM, QD_POST_NORM, QD_Q_NORM, QD_K_NORM};
+    for (size_t i = 0; m->norm_plus_one && i < sizeof slots / sizeof slots[0]; i++) {
+        float *w = qd_layer_data(&layer->w[slots[i]]);
+        for (uint64_t k = 0; w != NULL && k < layer->w[slots[i]].n; k++)
+            w[k] = qd_bf16_to_f32(qd_bf16_from_f32(1.0f + w[k])) - 1.0f;
+    }
+}
+
 static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
 {
     calibration *c = ctx;
@@ -117,7 +130,9 @@ static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
         c->parts = qd_calloc((uint64_t)n_sites_of(c, c->layer) * c->n_workers, sizeof *c->parts);
         if (c->parts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     }
-    return c->rounds ? qd_round_weights(c->run, layer, c->n_workers, c->cancel, err) : QD_OK;
+    if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, c->cancel, err);
+    round_offset_norms(&c->index.config, layer);
+    return QD_OK;
 }
 
 static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
@@ -170,7 +185,6 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
     const qd_plan *p = run->plan;
     qd_code rc = QD_OK;
     qd_arena arena = {0};
-    qd_model_index index = {0};
     qd_forward_stats stats = {0};
     calibration c = {.run = run,
                      .rule = rule,
@@ -185,7 +199,7 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
     for (uint32_t i = 0; i < p->n_layers; i++) all_seen = all_seen && run->layer_inputs[i];
     if (!all_seen) {
         QD_TRY(qd_input_sites_make(p, &arena, &c.sites, err));
-        QD_TRY(qd_model_index_open(p->ckpt, &index, err));
+        QD_TRY(qd_model_index_open(p->ckpt, &c.index, err));
         qd_forward_opts opts = {.bf16 = true,
                                 .all_experts = !c.rounds,
                                 .n_threads = c.n_workers,
@@ -193,7 +207,7 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
                                 .cancel = cancel};
         qd_forward_hooks hooks = {
             .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
-        QD_TRY(qd_forward_run(&index, tokens, &opts, &hooks, &stats, err));
+        QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, &stats, err));
         QD_TRY(close_layer(&c, err));
     }
     for (uint32_t i = 0; i < p->n_items; i++)
@@ -201,7 +215,7 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
             run->result[i].input_gs = qd_input_global(&p->recipe, QD_BF16, run->result[i].input_amax);
 out:
     drop_parts(&c);
-    qd_model_index_done(&index);
+    qd_model_index_done(&c.index);
     qd_arena_done(&arena);
     return rc;
 }

@@ -32,17 +32,12 @@ typedef struct rounding {
     qd_err err; /* of the first that failed */
 } rounding;
 
-static void *weights_of(const qd_weight *w)
-{
-    return (void *)(uintptr_t)w->data; /* the layer's own memory, which on_weights may change */
-}
-
 static qd_code round_rows(const rounding *r, const piece_list *l, uint64_t row, uint64_t n_rows, uint8_t *codes,
                           float *values, qd_err *err)
 {
     const qd_plan *p = r->run->plan;
     uint64_t n_blocks = n_rows * l->w->k / QD_NVFP4_BLOCK;
-    unsigned char *at = (unsigned char *)weights_of(l->w) + row * l->w->k * qd_dtype_bytes(l->w->dtype);
+    unsigned char *at = (unsigned char *)qd_layer_data(l->w) + row * l->w->k * qd_dtype_bytes(l->w->dtype);
     uint8_t *scales = codes + n_blocks * (QD_NVFP4_BLOCK / 2);
     qd_nvfp4_sums sums;
     qd_nvfp4_tile t = {.dtype = l->w->dtype,

@@ -27,4 +27,10 @@ const qd_input_site *qd_input_sites_find(const qd_input_sites *s, int32_t layer,
 /* An item's weight in a loaded layer; NULL when the layer has no such linear. */
 qd_weight *qd_layer_weight(qd_layer *l, const qd_item *it, qd_role role);
 
+/* A weight's values, which a hook may change before any tile runs: they lie in the layer's own memory. */
+static inline void *qd_layer_data(const qd_weight *w)
+{
+    return (void *)(uintptr_t)w->data;
+}
+
 #endif

@@ -20,7 +20,7 @@ SHARED = os.environ.get("QD_SHARED_DIR", os.path.join(ROOT, "..", "shared"))
 WORK = os.environ.get("QD_E2E_DIR") or None
 TEMPLATE = "nvfp4-w4a16"
 HANG_S = int(os.environ.get("QD_HANG_S", "120"))  # guards against a hang; no test asserts a time
-PROGRESS = re.compile(r"(import|quantize|sync|verify) +[0-9.]+ %")
+PROGRESS = re.compile(r"(calibrate|import|quantize|sync|verify) +[0-9.]+ %")
 WARNING = "quantctl: warning: "
 CRASHES = ("Sanitizer", "runtime error:", "Assertion", "core dumped")
 
