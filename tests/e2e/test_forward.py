@@ -77,7 +77,7 @@ class Forward(qd.Case):
 
     def test_the_same_bytes_for_any_threads_and_memory(self):
         model = st.make_dir(self.path("model"), st.llama())
-        rows = random_ids(self.path("ids"), 40, 70)
+        rows = random_ids(self.path("ids.safetensors"), 40, 70)
         runs = [("--threads", "1"), ("--threads", "2"), ("--threads", "5", "--memory", "1")]
         for dtype in ("f32", "bf16"):
             outs = []
@@ -91,7 +91,7 @@ class Forward(qd.Case):
     def test_experts_and_states_give_the_same_bytes_for_any_threads(self):
         for name in ("qwen3_5_moe", "mixtral"):
             model = qd.fixtures()[name]
-            rows = random_ids(self.path("ids"), 130, 33, 576)  # three tiles
+            rows = random_ids(self.path("ids.safetensors"), 130, 33, 576)  # three tiles
             outs = []
             for threads in ("1", "3"):
                 self.forward(model, rows, self.path("out"), "--dtype", "bf16", "--threads", threads, "--no-logits")
@@ -102,11 +102,11 @@ class Forward(qd.Case):
     def test_sequences_do_not_see_each_other(self):
         model = st.make_dir(self.path("model"), st.llama())
         rows = [[(i * 5 + s) % 128 for i in range(9)] for s in range(3)]
-        self.forward(model, ids(self.path("all"), rows), self.path("out"))
+        self.forward(model, ids(self.path("all.safetensors"), rows), self.path("out"))
         whole = values(st.read(self.path("out"))["logits"])
         n = len(whole) // 3
         for s in range(3):
-            self.forward(model, ids(self.path("one"), [rows[s]]), self.path("out"))
+            self.forward(model, ids(self.path("one.safetensors"), [rows[s]]), self.path("out"))
             one = values(st.read(self.path("out"))["logits"])
             for a, b in zip(whole[s * n:(s + 1) * n], one):
                 self.assertAlmostEqual(a, b, delta=1e-5)
@@ -115,7 +115,7 @@ class Forward(qd.Case):
         model = st.make_dir(self.path("model"), st.llama(layers=8, hidden=256, ffn=512, kv=128),
                             st.config(hidden_size=256, intermediate_size=512, num_hidden_layers=8, num_attention_heads=8,
                                       num_key_value_heads=4, head_dim=32))
-        rows = random_ids(self.path("ids"), 16, 512)
+        rows = random_ids(self.path("ids.safetensors"), 16, 512)
         p = qd.start("forward", model, "--ids", rows, "-o", self.path("out"), "--json")
         if not qd.freeze_when(p, lambda: os.path.exists(self.path("out.part"))):
             qd.finish(p)
@@ -124,7 +124,7 @@ class Forward(qd.Case):
         p.send_signal(signal.SIGCONT)
         r = qd.finish(p)
         self.check(r, 143)
-        self.assertEqual(sorted(os.listdir(self.dir)), ["ids", "model"])
+        self.assertEqual(sorted(os.listdir(self.dir)), ["ids.safetensors", "model"])
         self.assertFalse(any(e.get("event") == "done" for e in r.events()), str(r))
 
 
@@ -132,33 +132,34 @@ class Refused(qd.Case):
     def one(self, rc, *words, rows=None, tensors=None, cfg=None, ids_file=None):
         model = st.make_dir(self.path("model"), st.llama() if tensors is None else tensors, cfg)
         if ids_file is None:
-            ids_file = ids(self.path("ids"), [[1, 2, 3]] if rows is None else rows)
+            ids_file = ids(self.path("ids.safetensors"), [[1, 2, 3]] if rows is None else rows)
         out = self.path("out")
         self.refused(qd.quantctl("forward", model, "--ids", ids_file, "-o", out), rc, *words, out=out)
         self.assertFalse(os.path.exists(out + ".part"))
 
     def test_an_id_outside_the_vocabulary(self):
-        self.one(3, "ids: input_ids[1][0]: expected 0 to 127, found 128", rows=[[1, 2], [128, 3]])
+        self.one(3, "ids.safetensors: input_ids[1][0]: id 128 is outside the vocabulary of 128", rows=[[1, 2], [128, 3]])
 
     def test_a_negative_id(self):
-        self.one(3, "input_ids[0][1]", "found -1", rows=[[1, -1]])
+        self.one(3, "input_ids[0][1]", "id -1 is outside", rows=[[1, -1]])
 
     def test_ids_of_another_dtype(self):
-        st.write(self.path("f"), {"input_ids": st.Tensor("F32", (1, 1), st.f32([1.0]))})
-        self.one(3, "input_ids: expected I64 or I32, found F32", ids_file=self.path("f"))
+        st.write(self.path("f.safetensors"), {"input_ids": st.Tensor("F32", (1, 1), st.f32([1.0]))})
+        self.one(3, "input_ids: expected I64 or I32, found F32", ids_file=self.path("f.safetensors"))
 
     def test_no_ids(self):
-        st.write(self.path("f"), {"ids": st.Tensor("I64", (1, 1), bytes(8))})
-        self.one(3, 'expected a tensor "input_ids", found none', ids_file=self.path("f"))
+        one = st.Tensor("I64", (1, 1), bytes(8))
+        st.write(self.path("f.safetensors"), {"ids": one, "more": one})
+        self.one(3, 'expected a tensor "input_ids"', ids_file=self.path("f.safetensors"))
 
     def test_ids_that_are_no_safetensors(self):
-        with open(self.path("f"), "wb") as f:
+        with open(self.path("f.safetensors"), "wb") as f:
             f.write(b"hello")
-        self.one(3, self.path("f"), ids_file=self.path("f"))
+        self.one(3, self.path("f.safetensors"), ids_file=self.path("f.safetensors"))
 
     def test_no_tokens(self):
-        st.write(self.path("f"), {"input_ids": st.Tensor("I64", (3, 0), b"")})
-        self.one(3, "expected 1 to", "found 0", ids_file=self.path("f"))
+        st.write(self.path("f.safetensors"), {"input_ids": st.Tensor("I64", (3, 0), b"")})
+        self.one(3, "0 elements", ids_file=self.path("f.safetensors"))
 
     def test_a_missing_tensor(self):
         t = st.llama()
@@ -192,7 +193,7 @@ class Refused(qd.Case):
 
     def test_json_says_why(self):
         model = st.make_dir(self.path("model"), st.llama())
-        r = qd.quantctl("forward", model, "--ids", ids(self.path("ids"), [[999]]), "-o", self.path("out"), "--json")
+        r = qd.quantctl("forward", model, "--ids", ids(self.path("ids.safetensors"), [[999]]), "-o", self.path("out"), "--json")
         self.check(r, 3)
         e = json.loads(r.out)
         self.assertEqual((e["event"], e["code"]), ("error", "bad_input"))
