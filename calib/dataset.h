@@ -27,7 +27,7 @@ typedef struct qd_dataset_options {
                        beginning, is filled up with the next ones, and the rest of the last one is dropped */
     uint64_t seed;  /* 0: the order of the files. Else documents (of a text: stretches of len tokens) are shuffled */
     uint32_t n_ids; /* of the model: ids must be smaller; 0: not checked */
-    bool ids;        /* the one file holds token ids, whatever its name */
+    bool ids;       /* the one file holds token ids, whatever its name */
     qd_warn_fn warn; /* may be NULL */
     void *warn_user;
     qd_cancel *cancel; /* may be NULL */
