@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "proto/msg.h"
 #include "proto/rules.h"
@@ -110,6 +111,57 @@ static void fields_of_a_later_program_survive_a_change(void **state)
     qd_msg_free(back);
     qd_buf_done(&spec);
     qd_buf_done(&b);
+    qd_buf_done(&again);
+}
+
+/* Bytes made without the .proto files, by field numbers (tests/fuzz/bus_corpus.py): a number never changes its meaning.
+ */
+static void records_written_long_ago_are_read(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t n = 0;
+    qd_buf again = {0};
+    assert_int_equal(
+        qd_file_read(QD_TEST_SOURCE_DIR "/tests/fuzz/corpus/message/record_unknown_field", 1 << 20, &text, &n, NULL),
+        QD_OK);
+    qd_buf b = {.data = text + 1, .len = n - 1};
+    qd_job_record *r = decode(&b);
+    assert_string_equal(r->id, "quant-202604111202-1a2b");
+    assert_int_equal(r->state, QD_JOB_RUNNING);
+    assert_int_equal(r->epoch, 2);
+    assert_string_equal(r->owner, "w1");
+    assert_int_equal(r->attempts, 1);
+    assert_true(r->created_ms == UINT64_C(1775880155000));
+    assert_int_equal(r->n_failures, 1);
+    assert_string_equal(r->failures[0]->code, "io_error");
+    assert_int_equal(r->failures[0]->error_class, QUANTD__ERROR_CLASS__ERROR_NODE);
+    assert_string_equal(r->failures[0]->worker, "w1");
+    assert_int_equal(r->failures[0]->time_ms, 7);
+    assert_string_equal(r->progress->phase, "quantize");
+    assert_int_equal(r->progress->layer, 3);
+    assert_int_equal(r->progress->layers, 30);
+    assert_int_equal(r->progress->permille, 100);
+    const qd_job_spec *s = r->spec;
+    assert_string_equal(s->name, "量化 1");
+    assert_string_equal(s->tenant, "default");
+    assert_int_equal(s->origin, QUANTD__API_ORIGIN__API_CLI);
+    assert_string_equal(s->model_id, "m");
+    assert_string_equal(s->template_id, "t");
+    assert_string_equal(qd_name_value_find(s->values, s->n_values, "method"), "rtn");
+    assert_string_equal(s->calibration_files[0], "file-1");
+    assert_string_equal(s->source_path, "/m/s");
+    assert_string_equal(s->source->digest, "00ff");
+    assert_int_equal(s->source->files, 1);
+    assert_string_equal(s->output_path, "/m/o");
+    assert_int_equal(s->lane->priority, 3);
+    assert_string_equal(s->lane->device_class, "cpu");
+    assert_string_equal(s->lane->numerics_id, "any");
+    encode(r, &again);
+    assert_int_equal(again.len, b.len);
+    assert_memory_equal(again.data, b.data, b.len);
+    qd_msg_free(r);
+    qd_free(text);
     qd_buf_done(&again);
 }
 
@@ -404,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_comes_back_as_it_went),
         cmocka_unit_test(fields_of_a_later_program_survive_a_change),
+        cmocka_unit_test(records_written_long_ago_are_read),
         cmocka_unit_test(a_newer_version_is_refused_before_anything_else),
         cmocka_unit_test(the_version_before_is_read_and_two_before_is_not),
         cmocka_unit_test(a_bad_field_is_named),
