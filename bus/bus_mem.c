@@ -80,8 +80,8 @@ static qd_code postpone(qd_bus_mem *s, const qd_mem_write *w, uint64_t due_ms, q
                       .headers = w->pub.headers,
                       .n_headers = w->pub.n_headers,
                       .ack = w->ack};
-    qd_code rc = l == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for a late write")
-                           : qd_bus_msg_copy(&src, &l->copy, err);
+    if (l == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a late write");
+    qd_code rc = qd_bus_msg_copy(&src, &l->copy, err);
     if (rc != QD_OK) goto out;
     l->w = *w;
     l->w.pub.subject = l->copy.subject;

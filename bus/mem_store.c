@@ -207,8 +207,11 @@ qd_code qd_mem_add(qd_mem_store *s, qd_mem_stream *t, const qd_bus_pub *p, bool 
                       .n_headers = p->n_headers,
                       .time_ms = s->now_ms,
                       .deleted = deleted};
-    rc = m == NULL || !reserve(t) ? qd_fail(err, QD_E_NO_MEMORY, "out of memory in stream %s", t->def->name) : QD_OK;
-    if (rc == QD_OK) rc = qd_bus_msg_copy(&src, &m->m, err);
+    if (m == NULL || !reserve(t)) {
+        msg_free(m);
+        return qd_fail(err, QD_E_NO_MEMORY, "out of memory in stream %s", t->def->name);
+    }
+    rc = qd_bus_msg_copy(&src, &m->m, err);
     if (rc == QD_OK && id != 0 && !remember_id(t, id, t->n_slots + 1, s->now_ms))
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory in stream %s", t->def->name);
     if (rc != QD_OK) {

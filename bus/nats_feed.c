@@ -313,7 +313,7 @@ qd_code qd_nats_feed_next(qd_bus *b, qd_bus_feed *f, uint64_t wait_ms, qd_bus_fe
             return QD_OK;
         }
         if (rc == QD_E_AWAY && left_ms > 0) {
-            struct timespec t = {.tv_nsec = AWAY_STEP_MS * 1000000};
+            struct timespec t = {.tv_nsec = AWAY_STEP_MS * 1000000L};
             (void)nanosleep(&t, NULL);
         } else if (rc != QD_OK) {
             if (err != NULL) *err = why;

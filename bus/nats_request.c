@@ -112,7 +112,7 @@ void qd_nats_headers(natsMsg *msg, qd_bus_header ret[QD_BUS_HEADERS_MAX], size_t
         if (natsMsgHeader_Get(msg, keys[i], &value) == NATS_OK && value != NULL)
             ret[(*ret_n)++] = (qd_bus_header){.name = keys[i], .value = value};
     }
-    free((void *)(uintptr_t)keys); /* the array is ours, the names are the message's */
+    free(keys); /* the array is ours, the names are the message's */
 }
 
 const char *qd_nats_status(natsMsg *msg)

@@ -106,6 +106,7 @@ ProtobufCMessage *qd_msg_new(const ProtobufCMessageDescriptor *d)
     return m;
 }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): name is a type */
 #define X(name, type, descriptor)                                                  \
     qd_code name##_decode(const void *data, size_t bytes, name **ret, qd_err *err) \
     {                                                                              \
@@ -124,6 +125,7 @@ ProtobufCMessage *qd_msg_new(const ProtobufCMessageDescriptor *d)
     }
 QD_MSGS(X)
 #undef X
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 void qd_msg_free(void *m)
 {

@@ -184,9 +184,9 @@ static const qd_rule child_log[] = {
     LIST(qd_child_log, lines, LOG_LINES_MAX),
 };
 
-#define RULES(name, list)                                                                             \
-    {                                                                                                 \
-        .descriptor = &quantd__##name##__descriptor, .rules = list, .n = sizeof list / sizeof list[0] \
+#define RULES(name, list)                                                                                 \
+    {                                                                                                     \
+        .descriptor = &quantd__##name##__descriptor, .rules = (list), .n = sizeof(list) / sizeof(list)[0] \
     }
 #define NONE(name)                                                         \
     {                                                                      \

@@ -3,9 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    DAY_S = 24 * 3600
-};
+#define DAYS_S(n) (UINT64_C(86400) * (n))
 
 static const qd_stream_def streams[] = {
     {.name = QD_STREAM_JOBS,
@@ -19,23 +17,23 @@ static const qd_stream_def streams[] = {
     {.name = QD_STREAM_EVENTS,
      .subjects = "quant.event.*.*",
      .bytes_max = UINT64_C(8) << 30,
-     .age_max_s = 7 * DAY_S,
+     .age_max_s = DAYS_S(7),
      .msg_bytes_max = QD_MSG_BYTES_MAX,
      .duplicate_window_s = 120},
     {.name = QD_STREAM_DEAD,
      .subjects = "quant.dead.*",
-     .age_max_s = 90 * DAY_S,
+     .age_max_s = DAYS_S(90),
      .msg_bytes_max = QD_MSG_BYTES_MAX,
      .duplicate_window_s = 120},
     {.name = QD_STREAM_AUDIT,
      .subjects = "quant.audit.*",
-     .age_max_s = 365 * DAY_S,
+     .age_max_s = DAYS_S(365),
      .msg_bytes_max = 65536,
      .duplicate_window_s = 120},
-#define BUCKET(b)                                                                                      \
-    {                                                                                                  \
-        .name = "KV_" b, .subjects = "$KV." b ".>", .bucket = b, .refuse_new = true, .one_each = true, \
-        .msg_bytes_max = QD_MSG_BYTES_MAX / 2, .duplicate_window_s = 120                               \
+#define BUCKET(b)                                                                                        \
+    {                                                                                                    \
+        .name = "KV_" b, .subjects = "$KV." b ".>", .bucket = (b), .refuse_new = true, .one_each = true, \
+        .msg_bytes_max = QD_MSG_BYTES_MAX / 2, .duplicate_window_s = 120                                 \
     }
     BUCKET(QD_BUCKET_JOBS),
     BUCKET(QD_BUCKET_LIVE),
@@ -254,11 +252,12 @@ qd_code qd_key_name_parse(const char *key, char ret_tenant[QD_ID_BYTES], char re
     size_t n = 0;
     for (; ok && *at != '\0'; n++) {
         int hi = 0, lo = 0;
+        char c = *at;
         if (*at == '=') {
             hi = hex_value(at[1]);
             lo = hi < 0 ? -1 : hex_value(at[2]);
+            c = (char)(hi * 16 + lo);
         }
-        char c = *at == '=' ? (char)(unsigned char)(hi * 16 + lo) : *at;
         ok = n < QD_NAME_MAX && hi >= 0 && lo >= 0 && c != '\0' && plain(c) == (*at != '=');
         if (ok) name[n] = c;
         if (ok) at += *at == '=' ? 3 : 1;

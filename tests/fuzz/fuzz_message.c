@@ -34,7 +34,7 @@ static void subjects(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const ProtobufCMessageDescriptor *const all[] = {
-#define X(name, type, descriptor) &descriptor,
+#define X(name, type, descriptor) &(descriptor),
         QD_MSGS(X)
 #undef X
     };

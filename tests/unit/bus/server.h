@@ -12,6 +12,8 @@ typedef struct test_server {
     pid_t pid; /* 0: not running */
 } test_server;
 
+bool test_shell(const char *command); /* true: it ended with 0 */
+
 /* Makes directory and settings (deploy/nats-conf.sh); does not start. */
 bool test_server_init(test_server *s, const char *program);
 /* Appends settings, before the start. */

@@ -77,7 +77,7 @@ static void an_old_server_is_warned_of(void **state)
     OK(qd_bus_nats_provision(h->a, &limits, warning, sizeof warning, &err));
     (void)snprintf(conf, sizeof conf, "%s/conf", server.dir);
     (void)snprintf(command, sizeof command, "grep -q 'sync_interval: always' '%s'", conf);
-    bool writes_through = system(command) == 0;
+    bool writes_through = test_shell(command);
     assert_int_equal(warning[0] == '\0', writes_through);
 }
 
@@ -186,6 +186,41 @@ static void wait_connected(qd_bus *b, bool connected)
     fail_msg("the bus never was %s", connected ? "there" : "away");
 }
 
+static void everything_is_away(harness *h, const char *job, uint64_t r1, qd_bus_pull *p, qd_bus_feed *keys)
+{
+    qd_bus_puback ack = {0};
+    qd_bus_msg m = {0};
+    bool got = false;
+    qd_bus_feed_event event = QD_FEED_NONE;
+    FAILS(QD_E_AWAY, qd_bus_kv_put(h->a, QD_BUCKET_JOBS, "rst.a", "x", 1, r1, NULL, &err));
+    FAILS(QD_E_AWAY, qd_bus_kv_get(h->a, QD_BUCKET_JOBS, "rst.a", &m, &err));
+    FAILS(QD_E_AWAY, qd_bus_kv_delete(h->a, QD_BUCKET_JOBS, "rst.a", r1, &err));
+    FAILS(QD_E_AWAY, conformance_publish(h->a, "quant.event.rst.w", "x", NULL, QD_REV_ANY, &ack, &err));
+    FAILS(QD_E_AWAY, qd_bus_purge(h->a, QD_STREAM_JOBS, job, QD_REV_ANY, NULL, &err));
+    FAILS(QD_E_AWAY, qd_bus_pull_fetch(h->b, p, 100, &m, &got, &err));
+    FAILS(QD_E_AWAY, qd_bus_feed_next(h->b, keys, 100, &event, &m, &err));
+    qd_bus_state s = {0};
+    qd_bus_state_get(h->a, &s);
+    assert_int_equal(s.connected_ms, 0);
+}
+
+/* Takes what a feed tells until `last` comes; says whether `other` came before. */
+static bool told_before(qd_bus *b, qd_bus_feed *f, const char *last, const char *other)
+{
+    bool before = false;
+    for (int i = 0; i < 100; i++) {
+        qd_bus_feed_event event = QD_FEED_NONE;
+        qd_bus_msg m = {0};
+        if (qd_bus_feed_next(b, f, 250, &event, &m, NULL) != QD_OK || event != QD_FEED_MSG) continue;
+        before = before || strcmp((const char *)m.data, other) == 0;
+        bool done = strcmp((const char *)m.data, last) == 0;
+        qd_bus_msg_done(&m);
+        if (done) return before;
+    }
+    fail_msg("the feed never told %s", last);
+    return true;
+}
+
 static void a_killed_server_is_away_and_comes_back_with_everything(void **state)
 {
     harness *h = *state;
@@ -214,21 +249,11 @@ static void a_killed_server_is_away_and_comes_back_with_everything(void **state)
     test_server_kill(&server);
     wait_connected(h->a, false);
     wait_connected(h->b, false);
-    qd_bus_feed_event event = QD_FEED_NONE;
-    FAILS(QD_E_AWAY, qd_bus_kv_put(h->a, QD_BUCKET_JOBS, "rst.a", "x", 1, r1, NULL, &err));
-    FAILS(QD_E_AWAY, qd_bus_kv_get(h->a, QD_BUCKET_JOBS, "rst.a", &m, &err));
-    FAILS(QD_E_AWAY, qd_bus_kv_delete(h->a, QD_BUCKET_JOBS, "rst.a", r1, &err));
-    FAILS(QD_E_AWAY, conformance_publish(h->a, "quant.event.rst.w", "x", NULL, QD_REV_ANY, &ack, &err));
-    FAILS(QD_E_AWAY, qd_bus_purge(h->a, QD_STREAM_JOBS, job, QD_REV_ANY, NULL, &err));
-    FAILS(QD_E_AWAY, qd_bus_pull_fetch(h->b, p, 100, &m, &got, &err));
-    FAILS(QD_E_AWAY, qd_bus_feed_next(h->b, keys, 100, &event, &m, &err));
-    qd_bus_state s = {0};
-    qd_bus_state_get(h->a, &s);
-    assert_int_equal(s.connected_ms, 0);
-
+    everything_is_away(h, job, r1, p, keys);
     assert_true(test_server_start(&server));
     wait_connected(h->a, true);
     wait_connected(h->b, true);
+    qd_bus_state s = {0};
     qd_bus_state_get(h->a, &s);
     assert_int_equal(s.connects, 2);
     qd_code rc = QD_E_AWAY; /* JetStream itself may take a moment longer */
@@ -239,18 +264,8 @@ static void a_killed_server_is_away_and_comes_back_with_everything(void **state)
     assert_true(until(h->b, keys, "two"));
     assert_false(until(h->b, keys, NULL)); /* synced again */
     OK(conformance_publish(h->a, "quant.event.rst.w", "e2", NULL, QD_REV_ANY, &ack, &err));
-    bool e1_again = false;
-    for (int i = 0; i < 100; i++) { /* goes on behind e1 */
-        rc = qd_bus_feed_next(h->b, events, 250, &event, &m, NULL);
-        if (rc != QD_OK || event != QD_FEED_MSG) continue;
-        e1_again = e1_again || strcmp((const char *)m.data, "e1") == 0;
-        bool done = strcmp((const char *)m.data, "e2") == 0;
-        qd_bus_msg_done(&m);
-        if (done) break;
-        assert_true(i < 99);
-    }
-    assert_false(e1_again);
-    for (int i = 0; i < 100 && !got; i++) rc = qd_bus_pull_fetch(h->b, p, 250, &m, &got, NULL);
+    assert_false(told_before(h->b, events, "e2", "e1")); /* it goes on behind e1 */
+    for (int i = 0; i < 100 && !got; i++) (void)!qd_bus_pull_fetch(h->b, p, 250, &m, &got, NULL);
     assert_true(got);
     assert_string_equal((const char *)m.data, "j1");
     OK(qd_bus_pull_ack(h->b, &m, &err));
@@ -382,7 +397,7 @@ int main(int argc, char **argv)
     };
     char command[600];
     (void)snprintf(command, sizeof command, "command -v '%s' >/dev/null", argc > 1 ? argv[1] : "");
-    if (argc < 2 || argv[1][0] == '\0' || system(command) != 0) {
+    if (argc < 2 || argv[1][0] == '\0' || !test_shell(command)) {
         (void)printf("left out: no nats-server found at \"%s\"\n", argc > 1 ? argv[1] : "");
         return 77;
     }

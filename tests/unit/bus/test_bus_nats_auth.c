@@ -116,14 +116,14 @@ static void tls_is_spoken_with_those_who_can_prove_themselves(void **state)
     char command[1024], settings[1024], ca[128], cert[128], key[128], other[128];
     qd_bus *b = NULL;
     qd_err why = {0};
-    if (system("command -v openssl >/dev/null") != 0) skip();
+    if (!test_shell("command -v openssl >/dev/null")) skip();
     for (int i = 0; i < 2; i++) {
         (void)snprintf(
             command, sizeof command,
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
             "-addext subjectAltName=DNS:localhost -keyout '%s/%d.key' -out '%s/%d.pem' 2>/dev/null",
             server.dir, i, server.dir, i);
-        assert_int_equal(system(command), 0);
+        assert_true(test_shell(command));
     }
     path_of("0.pem", ca);
     path_of("0.pem", cert);
@@ -195,7 +195,7 @@ int main(int argc, char **argv)
 {
     char command[600];
     (void)snprintf(command, sizeof command, "command -v '%s' >/dev/null", argc > 1 ? argv[1] : "");
-    if (argc < 2 || argv[1][0] == '\0' || system(command) != 0) {
+    if (argc < 2 || argv[1][0] == '\0' || !test_shell(command)) {
         (void)printf("left out: no nats-server found at \"%s\"\n", argc > 1 ? argv[1] : "");
         return 77;
     }

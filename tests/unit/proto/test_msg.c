@@ -378,7 +378,7 @@ static void every_text_and_list_of_every_message_has_a_rule(void **state)
 {
     (void)state;
     static const ProtobufCMessageDescriptor *const all[] = {
-#define X(name, type, descriptor) &descriptor,
+#define X(name, type, descriptor) &(descriptor),
         QD_MSGS(X)
 #undef X
     };
