@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "bus/bus_nats.h"
+#include "bus/mailbox.h"
 #include "proto/subject.h"
 #include "tests/unit/bus/server.h"
 
@@ -14,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 static test_server server;
 static const qd_bus_nats_limits limits = {.queue_msgs_max = CONFORMANCE_QUEUE_MAX, .event_bytes_max = 64 << 20};
@@ -330,6 +333,49 @@ static void foreign_messages_are_counted_and_nothing_else(void **state)
     qd_bus_pull_close(h->a, p);
 }
 
+/* Keeps the subject of a feed's request. */
+static void keep_subject(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *closure)
+{
+    (void)nc;
+    (void)sub;
+    (void)qd_mailbox_put(closure, strdup(natsMsg_GetSubject(msg)));
+    natsMsg_Destroy(msg);
+}
+
+static void a_feed_whose_consumer_is_lost_starts_again(void **state)
+{
+    harness *h = *state;
+    natsConnection *nc = NULL;
+    natsSubscription *sub = NULL;
+    qd_mailbox *subjects = NULL;
+    qd_bus_feed *f = NULL;
+    qd_bus_msg m = {0};
+    qd_bus_feed_event event = QD_FEED_NONE;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    OK(qd_mailbox_new(8, free, fd, &subjects, &err));
+    assert_int_equal(natsConnection_ConnectTo(&nc, server.url), NATS_OK);
+    assert_int_equal(natsConnection_Subscribe(&sub, nc, "$JS.API.CONSUMER.MSG.NEXT.>", keep_subject, subjects),
+                     NATS_OK);
+    assert_int_equal(natsConnection_Flush(nc), NATS_OK);
+    (void)put(h->a, "gap.a", "one", QD_REV_ANY);
+    OK(qd_bus_kv_watch(h->b, QD_BUCKET_JOBS, "gap.>", &f, &err));
+    assert_false(until(h->b, f, NULL));
+    char *subject = qd_mailbox_take(subjects, LONG_MS), api[256];
+    assert_non_null(subject);
+    (void)snprintf(api, sizeof api, "$JS.API.CONSUMER.DELETE.%s", subject + strlen("$JS.API.CONSUMER.MSG.NEXT."));
+    assert_int_equal(natsConnection_PublishString(nc, api, ""), NATS_OK);
+    OK(qd_bus_feed_next(h->b, f, LONG_MS, &event, &m, &err));
+    assert_int_equal(event, QD_FEED_RESET);
+    assert_false(until(h->b, f, "one"));
+    assert_false(until(h->b, f, NULL));
+    free(subject);
+    natsSubscription_Destroy(sub);
+    natsConnection_Destroy(nc);
+    qd_mailbox_release(subjects);
+    (void)close(fd);
+    qd_bus_feed_close(h->b, f);
+}
+
 static qd_code count_one(void *ctx, const qd_bus_msg *m, qd_err *err)
 {
     (void)m;
@@ -390,6 +436,7 @@ int main(int argc, char **argv)
         T(a_feed_larger_than_its_mailbox_loses_nothing),
         T(a_feeds_descriptor_is_readable_when_there_is_something_to_tell),
         T(foreign_messages_are_counted_and_nothing_else),
+        T(a_feed_whose_consumer_is_lost_starts_again),
         T(a_failed_allocation_is_an_error),
         T(a_killed_server_is_away_and_comes_back_with_everything),
         T(a_bus_opens_before_its_server_is_there),
