@@ -1,6 +1,7 @@
 #include "base/buf.h"
 
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -49,16 +50,10 @@ void qd_buf_printf(qd_buf *b, const char *fmt, ...)
     va_end(again);
 }
 
-/* Bytes of the UTF-8 sequence at s, 0 if it is none. */
+/* Bytes of the UTF-8 sequence at s, 0 if it is none; the NUL at the end of a string ends every sequence. */
 static size_t utf8_len(const unsigned char *s)
 {
-    if (s[0] < 0x80) return 1;
-    size_t n = s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    if (n == 3 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0))) return 0;
-    if (n == 4 && ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90))) return 0;
-    return n;
+    return qd_utf8_valid((const char *)s, 4);
 }
 
 bool qd_str_is_utf8(const char *s)

@@ -1,7 +1,7 @@
 #include "ckpt/added_tokens.h"
 
 #include "base/mem.h"
-#include "ckpt/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "ckpt/utf8.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>

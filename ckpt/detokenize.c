@@ -1,7 +1,7 @@
 /* detokenize.c -- ids back to text, with tokenizer.json's decoder: a list of tokens goes through its steps. */
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "ckpt/tokenizer_parts.h"
-#include "ckpt/utf8.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 #include "ckpt/normalizer.h"
 
 #include "base/mem.h"
-#include "ckpt/utf8.h"
+#include "base/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,5 @@
 #include "ckpt/pretokenize.h"
-
-#include "ckpt/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 

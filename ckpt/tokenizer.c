@@ -1,8 +1,8 @@
 #include "ckpt/tokenizer.h"
 
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "ckpt/tokenizer_parts.h"
-#include "ckpt/utf8.h"
 
 #include <inttypes.h>
 #include <string.h>

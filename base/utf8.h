@@ -1,6 +1,6 @@
 /* utf8.h -- steps through UTF-8 that has been checked. */
-#ifndef QD_CKPT_UTF8_H
-#define QD_CKPT_UTF8_H
+#ifndef QD_BASE_UTF8_H
+#define QD_BASE_UTF8_H
 
 #include <stddef.h>
 #include <stdint.h>
