@@ -1,4 +1,5 @@
 #include "ckpt/pretokenize.h"
+
 #include "base/utf8.h"
 
 #include <string.h>

@@ -5,6 +5,7 @@
 #include "calib/dataset.h"
 #include "fuzz.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +22,8 @@ static void load(qd_tokenizer *t, const char *dir, const char *name, const uint8
         .paths = paths, .n_paths = 1, .n_samples = 3, .len = 5, .pack = pack, .seed = size, .n_ids = 3};
     qd_dataset d = {0};
     qd_err err = {0};
-    promise(path != NULL && qd_file_replace(path, data, size, &err) == QD_OK);
+    FILE *f = path != NULL ? fopen(path, "wb") : NULL; /* no sync: thousands a second */
+    promise(f != NULL && fwrite(data, 1, size, f) == size && fclose(f) == 0);
     qd_code rc = qd_dataset_load(t, NULL, &o, &d, &err);
     promise(rc == QD_OK || ((rc == QD_E_INPUT || rc == QD_E_UNSUPPORTED) && err.msg[0] != '\0' && d.ids == NULL));
     if (rc == QD_OK) promise(d.n_samples >= 1 && d.n_samples <= 3 && d.len >= 1 && d.len <= 5);

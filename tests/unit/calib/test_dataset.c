@@ -6,12 +6,14 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "calib/dataset.h"
 #include "ckpt/safetensors.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -302,6 +304,34 @@ static void a_job_that_is_stopped_stops(void **state)
     assert_int_equal(qd_dataset_load(f->t, NULL, &o, &f->d, &f->err), QD_E_CANCELED);
 }
 
+static void memory_that_runs_out_anywhere_is_an_error(void **state)
+{
+    fixture *f = *state;
+    static const char lines[] = "{\"text\":\"abc\"}\n[7]\n{\"messages\":[{\"role\":\"user\",\"content\":\"de\"},{"
+                                "\"role\":\"assistant\",\"content\":null,"
+                                "\"tool_calls\":[{\"name\":\"f\",\"arguments\":{\"x\":1}}]}],\"chosen\":[{\"role\":"
+                                "\"user\",\"content\":\"q\"}],"
+                                "\"tools\":[{\"a\":1}]}\n";
+    const char *path = put(f, "l.jsonl", lines, sizeof lines - 1);
+    bool whole = false;
+    for (unsigned long nth = 1; nth < 2000 && !whole; nth++) {
+        qd_chat chat = {0};
+        qd_dataset_options o = {.paths = &path, .n_paths = 1, .n_samples = 2, .len = 4, .seed = 3};
+        qd_fault_arm(QD_FAULT_ALLOC, nth, ENOMEM);
+        qd_code rc =
+            qd_chat_recognize("<|im_start|>system\nx<|im_end|><tool_call>{{ '<tools>' }}{{ '</tools><|im_end|>\n' }}",
+                              "<s>", "</s>", &chat, &f->err);
+        if (rc == QD_OK) rc = qd_dataset_load(f->t, &chat, &o, &f->d, &f->err);
+        qd_fault_arm(QD_FAULT_ALLOC, 0, 0);
+        whole = rc == QD_OK;
+        if (!whole) assert_int_equal(rc, QD_E_NO_MEMORY);
+        qd_chat_done(&chat);
+    }
+    assert_true(whole);
+    assert_int_equal(f->d.n_skipped, 1);
+    assert_int_equal(f->d.n_used, 2);
+}
+
 static void wrong_options_are_refused(void **state)
 {
     fixture *f = *state;
@@ -317,6 +347,7 @@ static void wrong_options_are_refused(void **state)
 
 int main(void)
 {
+    qd_json_use_qd_memory();
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(a_text_is_cut_into_samples),
@@ -330,6 +361,7 @@ int main(void)
         TEST(ids_come_as_they_are),
         TEST(bad_ids_are_named),
         TEST(a_job_that_is_stopped_stops),
+        TEST(memory_that_runs_out_anywhere_is_an_error),
         TEST(wrong_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
