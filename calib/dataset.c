@@ -5,6 +5,7 @@
 #include "base/path.h"
 #include "calib/dataset_parts.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,11 +15,10 @@ void qd_reading_warn(const qd_reading *r, const char *fmt, ...)
 {
     char sentence[QD_ERR_MSG_BYTES];
     va_list ap;
-    if (r->o->warn == NULL) return;
     va_start(ap, fmt);
     (void)vsnprintf(sentence, sizeof sentence, fmt, ap);
     va_end(ap);
-    r->o->warn(r->o->warn_user, sentence);
+    if (r->o->warn != NULL) r->o->warn(r->o->warn_user, sentence);
 }
 
 static qd_code end_document(qd_reading *r, size_t end, qd_err *err)
@@ -91,6 +91,7 @@ static qd_code make_samples(qd_reading *r, qd_dataset *ret, qd_err *err)
 {
     qd_dataset d = {.n_samples = r->o->n_samples, .len = r->o->len, .n_used = r->n_used, .n_skipped = r->n_skipped};
     uint64_t total = qd_min_u64((uint64_t)d.n_samples * d.len, r->ids.n);
+    assert(total > 0); /* options and ids were checked */
     uint32_t *order = qd_malloc(r->n_docs * sizeof *order);
     qd_code rc = QD_OK;
     if (total < d.len) d.len = (uint32_t)total;
@@ -103,6 +104,7 @@ static qd_code make_samples(qd_reading *r, qd_dataset *ret, qd_err *err)
     for (size_t i = 0; i < r->n_docs; i++) order[i] = (uint32_t)i;
     if (r->o->seed != 0) shuffle(order, r->n_docs, r->o->seed);
     uint64_t got = fill(r, order, &d);
+    assert(got > 0); /* no document is empty */
     if (got < d.len) d.len = (uint32_t)got; /* unpacked: rests were dropped */
     d.n_samples = (uint32_t)(got / d.len);
     if (d.n_samples < r->o->n_samples || d.len < r->o->len)

@@ -23,7 +23,7 @@ struct qd_regex {
     pcre2_match_context *limits;
     pcre2_jit_stack *stack;
     bool jit;
-    const char *what; /* owned copy */
+    char *what; /* owned copy */
 };
 
 static void *alloc(size_t n, void *unused)
@@ -218,7 +218,7 @@ void qd_regex_free(qd_regex *r)
     pcre2_match_data_free(r->match);
     pcre2_code_free(r->code);
     pcre2_general_context_free(r->memory);
-    qd_free((void *)(uintptr_t)r->what);
+    qd_free(r->what);
     qd_free(r);
 }
 
