@@ -127,7 +127,8 @@ static qd_code first_symbols(qd_bpe *b, const char *word, size_t len, qd_err *er
             if (rc == QD_OK) rc = qd_ids_add(&b->symbols, id, err);
         } else if (b->byte_level) {
             char c[4];
-            rc = add_unknown(b, c, qd_utf8_put(qd_byte_char((uint8_t)word[at]), c), &unk, err);
+            size_t len_c = qd_utf8_put(qd_byte_char((uint8_t)word[at]), c);
+            rc = add_unknown(b, c, len_c, &unk, err);
         } else {
             rc = add_unknown(b, word + at, n, &unk, err);
         }
