@@ -104,7 +104,7 @@ static qd_code make_samples(qd_reading *r, qd_dataset *ret, qd_err *err)
     for (size_t i = 0; i < r->n_docs; i++) order[i] = (uint32_t)i;
     if (r->o->seed != 0) shuffle(order, r->n_docs, r->o->seed);
     uint64_t got = fill(r, order, &d);
-    assert(got > 0); /* no document is empty */
+    assert(got > 0);                        /* no document is empty */
     if (got < d.len) d.len = (uint32_t)got; /* unpacked: rests were dropped */
     d.n_samples = (uint32_t)(got / d.len);
     if (d.n_samples < r->o->n_samples || d.len < r->o->len)
