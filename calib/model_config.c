@@ -172,7 +172,7 @@ static void read_experts(reader *r, qd_model_config *m)
     const char *key = json_object_get(r->o, "num_experts") == NULL ? "num_local_experts" : "num_experts";
     m->n_experts = count(r, mixtral ? "num_local_experts" : key, 0, EXPERTS_MAX);
     m->top_k = count(r, "num_experts_per_tok", 0, EXPERTS_MAX);
-    m->expert_intermediate = mixtral ? m->intermediate : count(r, "moe_intermediate_size", 0, WIDTH_MAX);
+    m->expert_intermediate = count(r, mixtral ? "intermediate_size" : "moe_intermediate_size", 0, WIDTH_MAX);
     if (is(m, "qwen3_next") || is(m, "qwen3_5_moe"))
         m->shared_intermediate = count(r, "shared_expert_intermediate_size", 0, WIDTH_MAX);
     m->normalize_top_k = true;

@@ -222,10 +222,43 @@ def conf_texts():
     yield "not_utf8", b"text = \xff\xfe\n"
 
 
+def model_configs():
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 100, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "intermediate_size": 96}
+    moe = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
+    window = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}
+    yarn = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "mscale": 1.3, "mscale_all_dim": 0.7}
+
+    def text(kind, **more):
+        return json.dumps({"model_type": kind, **sizes, **more}).encode()
+
+    for kind in ("llama", "mistral", "qwen2", "qwen3", "qwen3_5", "gpt2"):
+        yield kind, text(kind)
+    for kind in ("qwen3_moe", "qwen3_next", "qwen3_5_moe"):
+        yield kind, text(kind, **moe)
+    yield "mixtral", text("mixtral", num_local_experts=4, num_experts_per_tok=2)
+    yield "mixtral_no_width", text("mixtral", num_local_experts=4, num_experts_per_tok=2, intermediate_size=0)
+    yield "wrapper", json.dumps({"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", **sizes}}).encode()
+    yield "windows", text("qwen2", **window)
+    yield "layer_types", text("qwen3", **window, layer_types=["sliding_attention", "full_attention"] * 2)
+    yield "layer_types_short", text("qwen3", layer_types=["full_attention"])
+    yield "dense_layers", text("qwen3_moe", **moe, mlp_only_layers=[1, -1, 99], decoder_sparse_step=2)
+    yield "rope_yarn", text("llama", rope_parameters=yarn)
+    yield "rope_yarn_theta_1", text("llama", rope_parameters={**yarn, "rope_theta": 1})
+    yield "rope_llama3", text("llama", rope_scaling={"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})
+    yield "rope_linear", text("llama", rope_scaling={"type": "linear", "factor": 0.001})
+    yield "rope_tiny_part", text("llama", partial_rotary_factor=0.001)
+    yield "heads_do_not_fit", text("llama", num_key_value_heads=3)
+    yield "layers_huge", text("llama", num_hidden_layers=2**53)
+    yield "head_dim_largest", text("llama", head_dim=4096)
+    yield "number_is_text", text("llama", hidden_size="64")
+
+
 def main():
     root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus"
     for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf()),
-                           ("conf", conf_texts()), ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
+                           ("conf", conf_texts()), ("model_config", model_configs()),
+                           ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name, data in inputs:
             (root / folder / name).write_bytes(data)
