@@ -19,6 +19,7 @@ enum {
 };
 #define MEMORY_DEFAULT (UINT64_C(1) << 30)
 #define ROWS_MAX       UINT32_MAX
+#define TELL_NS        UINT64_C(100000000)
 
 typedef struct run {
     const qd_model_index *x;
@@ -31,7 +32,7 @@ typedef struct run {
     qd_pass pass;
     float *angles; /* cos, then sin */
     qd_single norm, head;
-    uint64_t layer; /* for progress */
+    uint64_t layer, told_ns; /* for progress: layer, and when it was last told while reading */
 } run;
 
 static qd_code check_tokens(const run *r, qd_err *err)
@@ -179,16 +180,31 @@ static void progress(void *ctx, uint64_t done)
                               atomic_load(&r->tiles.n_ticks));
 }
 
+static void reading(void *ctx)
+{
+    run *r = ctx;
+    uint64_t now = qd_mono_ns();
+    if (now - r->told_ns < TELL_NS) return; /* tensors may be small and many */
+    r->told_ns = now;
+    progress(r, 0);
+}
+
+static qd_watch watch_of(run *r)
+{
+    return (qd_watch){.cancel = r->o->cancel, .n_ticks = &r->tiles.n_ticks, .told = reading, .ctx = r};
+}
+
 static qd_code run_layer(run *r, uint64_t number, qd_forward_stats *stats, qd_err *err)
 {
     qd_layer layer = {0};
+    const qd_watch watch = watch_of(r);
     uint64_t begin = qd_mono_ns();
     qd_code rc = QD_OK;
     r->layer = number;
     progress(r, 0);
-    QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, r->o->cancel, &layer, err));
+    QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, &watch, &layer, err));
     if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, err));
-    QD_TRY(qd_layer_pack(&layer, r->o->bf16, err));
+    QD_TRY(qd_layer_pack(&layer, r->o->bf16, &watch, err));
     uint64_t loaded = qd_mono_ns();
     r->pass.layer = &layer;
     rc = qd_tiles_run(&r->tiles, layer_tile, r, progress, r, err);
@@ -203,14 +219,16 @@ out:
 static qd_code run_all(run *r, qd_forward_stats *stats, qd_err *err)
 {
     const qd_model_config *m = &r->x->config;
+    const qd_watch watch = watch_of(r);
     qd_code rc = QD_OK;
     QD_TRY(qd_tiles_run(&r->tiles, embed_tile, r, progress, r, err));
     for (uint64_t i = 0; i < m->n_layers; i++) QD_TRY(run_layer(r, i, stats, err));
     if (r->hooks->on_hidden == NULL && r->hooks->on_logits == NULL) goto out;
     r->layer = m->n_layers;
     uint64_t begin = qd_mono_ns();
-    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &r->norm, err));
-    if (r->hooks->on_logits != NULL) QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->head, err));
+    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &watch, &r->norm, err));
+    if (r->hooks->on_logits != NULL)
+        QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &watch, &r->head, err));
     uint64_t loaded = qd_mono_ns();
     rc = qd_tiles_run(&r->tiles, last_tile, r, progress, r, err);
     stats->load_s += (double)(loaded - begin) * 1e-9;

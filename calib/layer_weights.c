@@ -8,7 +8,8 @@
 
 enum {
     ALIGN = 64,
-    PIECE_ELEMS = 1 << 20 /* converted at a time */
+    PIECE_ELEMS = 1 << 20, /* converted at a time */
+    PIECE_BYTES = 16 << 20 /* read at a time */
 };
 
 typedef struct block {
@@ -40,16 +41,32 @@ static void *take(block *b, uint64_t bytes)
     return p;
 }
 
-/* n elements of t from first, as `as` (BF16 or F32); rounded through BF16 where bf16. */
-static qd_code read_as(const qd_model_index *x, const qd_tensor *t, uint64_t first, uint64_t n, qd_dtype as, bool bf16,
-                       const qd_ops *ops, void *to, qd_err *err)
+static qd_code tell(const qd_watch *w, qd_err *err)
 {
-    qd_source *src = x->ckpt->files[t->file].src;
-    uint64_t size = qd_dtype_bytes(t->dtype);
-    if (t->dtype == as && (as == QD_BF16 || !bf16))
-        return qd_source_read(src, t->off + first * size, to, n * size, err);
+    if (w->n_ticks != NULL) atomic_fetch_add_explicit(w->n_ticks, 1, memory_order_relaxed);
+    if (w->told != NULL) w->told(w->ctx);
+    return qd_cancel_asked(w->cancel) ? qd_fail(err, QD_E_CANCELED, "canceled") : QD_OK;
+}
+
+static qd_code read_plain(const qd_model_index *x, const qd_tensor *t, const qd_watch *watch, void *to, qd_err *err)
+{
     qd_code rc = QD_OK;
-    uint64_t piece = qd_min_u64(n, PIECE_ELEMS);
+    for (uint64_t at = 0; at < t->bytes; at += PIECE_BYTES) {
+        QD_TRY(tell(watch, err));
+        QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + at, (unsigned char *)to + at,
+                              qd_min_u64(PIECE_BYTES, t->bytes - at), err));
+    }
+out:
+    return rc;
+}
+
+/* All of t as `as` (BF16 or F32); rounded through BF16 where bf16. */
+static qd_code read_as(const qd_model_index *x, const qd_tensor *t, qd_dtype as, bool bf16, const qd_ops *ops,
+                       const qd_watch *watch, void *to, qd_err *err)
+{
+    uint64_t size = qd_dtype_bytes(t->dtype), piece = qd_min_u64(t->n_elems, PIECE_ELEMS);
+    if (t->dtype == as && (as == QD_BF16 || !bf16)) return read_plain(x, t, watch, to, err);
+    qd_code rc = QD_OK;
     void *raw = qd_malloc(piece * size);
     float *wide = qd_malloc(piece * sizeof(float));
     uint16_t *half = qd_malloc(piece * sizeof(uint16_t));
@@ -57,9 +74,10 @@ static qd_code read_as(const qd_model_index *x, const qd_tensor *t, uint64_t fir
         rc = qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory while reading", t->name);
         goto out;
     }
-    for (uint64_t i = 0; i < n; i += piece) {
-        uint64_t m = qd_min_u64(piece, n - i);
-        QD_TRY(qd_source_read(src, t->off + (first + i) * size, raw, m * size, err));
+    for (uint64_t i = 0; i < t->n_elems; i += piece) {
+        uint64_t m = qd_min_u64(piece, t->n_elems - i);
+        QD_TRY(tell(watch, err));
+        QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + i * size, raw, m * size, err));
         ops->load(t->dtype, raw, m, wide);
         if (as == QD_BF16) {
             ops->store(QD_BF16, wide, m, (uint16_t *)to + i);
@@ -79,8 +97,8 @@ out:
 }
 
 /* Takes room for a tensor and, where the block has memory, reads it. */
-static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16, block *b,
-                   qd_weight *w, qd_err *err)
+static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16,
+                   const qd_watch *watch, block *b, qd_weight *w, qd_err *err)
 {
     const qd_tensor *t = &x->ckpt->tensors[tensor];
     w->dtype = !vector && (bf16 || t->dtype == QD_BF16) ? QD_BF16 : QD_F32;
@@ -88,7 +106,7 @@ static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const 
     w->n = w->k == 0 ? 0 : t->n_elems / w->k;
     void *to = take(b, t->n_elems * qd_dtype_bytes(w->dtype));
     w->data = to;
-    return to == NULL ? QD_OK : read_as(x, t, 0, t->n_elems, w->dtype, bf16, ops, to, err);
+    return to == NULL ? QD_OK : read_as(x, t, w->dtype, bf16, ops, watch, to, err);
 }
 
 /* Expert e of tensors that hold all of them. */
@@ -109,25 +127,22 @@ static void split_experts(const qd_model_index *x, qd_layer *l)
     }
 }
 
-static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, qd_cancel *cancel, block *b, qd_err *err)
+static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, const qd_watch *watch, block *b, qd_err *err)
 {
     const qd_layer_index *at = &x->layers[l->number];
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++) {
         qd_weight bias = {0};
         if (at->weight[s] == QD_NO_TENSOR) continue;
-        if (qd_cancel_asked(cancel)) return qd_fail(err, QD_E_CANCELED, "canceled");
-        QD_TRY(add(x, at->weight[s], is_vector((qd_slot)s), l->ops, bf16, b, &l->w[s], err));
+        QD_TRY(add(x, at->weight[s], is_vector((qd_slot)s), l->ops, bf16, watch, b, &l->w[s], err));
         if (at->bias[s] == QD_NO_TENSOR) continue;
-        QD_TRY(add(x, at->bias[s], true, l->ops, bf16, b, &bias, err));
+        QD_TRY(add(x, at->bias[s], true, l->ops, bf16, watch, b, &bias, err));
         l->w[s].bias = bias.data;
     }
     if (!l->kind.moe || l->w[QD_EXPERTS_GATE_UP].n != 0) goto out;
-    for (uint64_t e = 0; e < x->config.n_experts; e++) {
-        if (qd_cancel_asked(cancel)) return qd_fail(err, QD_E_CANCELED, "canceled");
+    for (uint64_t e = 0; e < x->config.n_experts; e++)
         for (int p = 0; p < QD_EXPERT_PARTS; p++)
-            QD_TRY(add(x, at->experts[e][p], false, l->ops, bf16, b, &l->experts[e][p], err));
-    }
+            QD_TRY(add(x, at->experts[e][p], false, l->ops, bf16, watch, b, &l->experts[e][p], err));
 out:
     return rc;
 }
@@ -137,18 +152,23 @@ static bool is_linear(qd_slot s)
     return !is_vector(s) && s != QD_EXPERTS_GATE_UP && s != QD_EXPERTS_DOWN;
 }
 
-qd_code qd_layer_pack(qd_layer *l, bool bf16, qd_err *err)
+qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++)
-        if (is_linear((qd_slot)s) && l->w[s].data != NULL) QD_TRY(l->ops->weight_pack(&l->w[s], bf16, err));
-    for (uint64_t e = 0; e < l->n_experts; e++)
+        if (is_linear((qd_slot)s) && l->w[s].data != NULL) {
+            QD_TRY(tell(watch, err));
+            QD_TRY(l->ops->weight_pack(&l->w[s], bf16, err));
+        }
+    for (uint64_t e = 0; e < l->n_experts; e++) {
+        QD_TRY(tell(watch, err));
         for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(l->ops->weight_pack(&l->experts[e][p], bf16, err));
+    }
 out:
     return rc;
 }
 
-qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16, qd_cancel *cancel,
+qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16, const qd_watch *watch,
                       qd_layer *ret, qd_err *err)
 {
     qd_layer l = {.number = layer, .kind = x->config.layers[layer], .ops = ops};
@@ -159,7 +179,7 @@ qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops
         l.experts = qd_calloc(l.n_experts, sizeof *l.experts);
         if (l.experts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "layer %" PRIu64 ": out of memory", layer);
     }
-    QD_TRY(add_layer(x, &l, bf16, cancel, &b, err)); /* sizes */
+    QD_TRY(add_layer(x, &l, bf16, watch, &b, err)); /* sizes */
     l.memory_bytes = b.used;
     l.memory = qd_map(b.used);
     if (l.memory == NULL) {
@@ -167,7 +187,7 @@ qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops
         goto out;
     }
     b = (block){.data = l.memory};
-    QD_TRY(add_layer(x, &l, bf16, cancel, &b, err));
+    QD_TRY(add_layer(x, &l, bf16, watch, &b, err));
     if (l.kind.moe && l.w[QD_EXPERTS_GATE_UP].data != NULL) split_experts(x, &l);
     *ret = l;
     memset(&l, 0, sizeof l); /* ownership moved */
@@ -190,12 +210,12 @@ void qd_layer_done(qd_layer *l)
 }
 
 qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16,
-                       qd_single *ret, qd_err *err)
+                       const qd_watch *watch, qd_single *ret, qd_err *err)
 {
     qd_single s = {.ops = ops};
     block b = {0};
     qd_code rc = QD_OK;
-    QD_TRY(add(x, tensor, vector, ops, bf16, &b, &s.w, err));
+    QD_TRY(add(x, tensor, vector, ops, bf16, watch, &b, &s.w, err));
     s.memory_bytes = b.used;
     s.memory = qd_map(b.used);
     if (s.memory == NULL) {
@@ -203,7 +223,7 @@ qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, co
         goto out;
     }
     b = (block){.data = s.memory};
-    QD_TRY(add(x, tensor, vector, ops, bf16, &b, &s.w, err));
+    QD_TRY(add(x, tensor, vector, ops, bf16, watch, &b, &s.w, err));
     if (!vector) QD_TRY(ops->weight_pack(&s.w, bf16, err));
     *ret = s;
     memset(&s, 0, sizeof s); /* ownership moved */
