@@ -25,10 +25,11 @@ static qd_code cancel_fn(void *ctx, qd_job_record *rec, bool *ret_write, qd_err 
     QD_TRY(qd_text_set(&c->reason, a->reason, err));
     c->time_ms = qd_jobs_unix_ms(a->j);
     c->epoch = rec->epoch;
-    if (rec->state == QD_JOB_RUNNING)
-        rec->state = QD_JOB_CANCELING;
-    else
+    /* Once taken, a job may have directories, and a holder that was lost may still rename one of them. */
+    if (rec->epoch == 0)
         qd_record_end(a->j, rec, QD_JOB_CANCELED);
+    else
+        rec->state = QD_JOB_CANCELING;
     *ret_write = !a->j->opts.bugs.cancel_unwritten;
 out:
     return rc;
@@ -39,14 +40,16 @@ qd_code qd_jobs_cancel(qd_jobs *j, const char *id, const char *reason, const qd_
 {
     cancel_args a = {.j = j, .by = by == NULL || by->user == NULL ? j->self : by->user, .reason = reason};
     qd_job_record *rec = NULL;
-    qd_code rc = qd_record_change(j, id, cancel_fn, &a, &rec, NULL, err);
+    uint64_t rev = 0;
+    qd_code rc = qd_record_change(j, id, cancel_fn, &a, &rec, &rev, err);
     if (rc == QD_E_AWAY && j->opts.bugs.away_is_no) rc = qd_fail(err, QD_E_BUSY, "job %s: not canceled", id);
     if (rc != QD_OK) return rc;
     *ret_state = rec->state;
-    if (rec->state == QD_JOB_CANCELED) {
-        (void)!qd_queue_purge(j, rec, NULL); /* else a worker drops the message */
-        qd_event_ended(j, rec);
-    }
+    if (rec->owner[0] == '\0') (void)!qd_queue_purge(j, rec, NULL); /* else a worker drops the message */
+    if (rec->state == QD_JOB_CANCELED) qd_event_ended(j, rec);
+    if (rec->state == QD_JOB_CANCELING && rec->owner[0] == '\0' && j->opts.disk != NULL &&
+        qd_cancel_carry_out(j, rec, rev, NULL) == QD_OK) /* else the sweep does */
+        *ret_state = QD_JOB_CANCELED;
     qd_jobs_audit(j, rec->spec->tenant, by, "job.cancel", id, rc);
     qd_msg_free(rec);
     return QD_OK;

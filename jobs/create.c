@@ -43,7 +43,8 @@ static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd
         if (rc != QD_OK) return rc;
         qd_bus_pub p = {
             .subject = subject, .data = j->buf.data, .bytes = j->buf.len, .expect_subject_seq = QD_REV_ABSENT};
-        rc = qd_bus_publish(j->bus, &p, &ack, err);
+        rc = j->opts.bugs.create_over_marker ? qd_record_put(j, rec, QD_REV_ABSENT, NULL, err)
+                                             : qd_bus_publish(j->bus, &p, &ack, err);
         if (rc == QD_E_AWAY) continue; /* the same again settles it */
         if (rc != QD_E_CONFLICT) return rc;
         rc = qd_jobs_get(j, rec->id, &found, NULL, err);
@@ -59,7 +60,6 @@ static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd
 static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
 {
     const qd_job_spec *spec = rec->spec;
-    char holder[QD_ID_BYTES] = "";
     bool was_there = false;
     uint64_t name_rev = 0, begun_ms = qd_jobs_mono_ms(j);
     qd_code rc = qd_msg_check(&rec->base, err);
@@ -77,11 +77,10 @@ static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
     if (rc != QD_OK && rc != QD_E_AWAY && unique && !j->opts.bugs.leave_names)
         (void)!qd_name_drop(j, spec->tenant, spec->name, rec->id, NULL); /* the sweep would, later */
     if (rc != QD_OK || !unique || was_there) return rc;
-    /* Stalled for long between name and record, the name may have been taken for a leak and given to another. */
+    /* Stalled for long between name and record, the name may have been taken for a leak, or be about to. */
     if (qd_jobs_mono_ms(j) - begun_ms < j->opts.leak_ms / 2) return QD_OK;
-    rc = qd_jobs_by_name(j, spec->tenant, spec->name, holder, err);
-    if (rc == QD_E_NOT_FOUND) rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
-    if (rc == QD_E_CONFLICT || (rc == QD_OK && holder[0] != '\0' && strcmp(holder, rec->id) != 0)) {
+    rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
+    if (rc == QD_E_CONFLICT) {
         (void)!qd_jobs_cancel(j, rec->id, "its name was given to another job", NULL, &(qd_job_state){0}, NULL);
         return qd_fail(err, QD_E_CONFLICT, "the name %.80s was given to another job meanwhile", spec->name);
     }

@@ -31,8 +31,10 @@ qd_code qd_cancel_disk(qd_jobs *j, const qd_job_record *rec, qd_err *err)
 {
     const qd_jobs_disk *d = j->opts.disk;
     if (d == NULL) return qd_fail(err, QD_E_UNSUPPORTED, "job %s: this program does not reach the outputs", rec->id);
-    qd_code rc = j->opts.bugs.keep_staging ? QD_OK : d->discard_staging(d->ctx, rec, err);
-    if (rc == QD_OK && !j->opts.bugs.keep_output) rc = d->discard_output(d->ctx, rec, err);
+    const qd_jobs_bugs *bugs = &j->opts.bugs;
+    qd_code rc = bugs->out_before_staging ? d->discard_output(d->ctx, rec, err) : QD_OK;
+    if (rc == QD_OK && !bugs->keep_staging) rc = d->discard_staging(d->ctx, rec, err);
+    if (rc == QD_OK && !bugs->keep_output && !bugs->out_before_staging) rc = d->discard_output(d->ctx, rec, err);
     return rc;
 }
 

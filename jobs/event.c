@@ -29,6 +29,7 @@ qd_code qd_queue_put(qd_jobs *j, const qd_job_record *rec, uint64_t *ret_seq, qd
     /* No message id: within the duplicate window a second message would be taken for the first, which may be gone. The
      * stream itself keeps one a subject. */
     qd_bus_pub p = {.subject = subject, .data = rec->id, .bytes = strlen(rec->id), .expect_subject_seq = QD_REV_ANY};
+    if (j->opts.bugs.queue_by_id) p.msg_id = rec->id;
     rc = qd_bus_publish(j->bus, &p, &ack, err);
     if (rc == QD_E_AWAY) rc = qd_bus_publish(j->bus, &p, &ack, err);
     if (rc == QD_E_CONFLICT) rc = QD_OK;

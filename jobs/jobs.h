@@ -37,6 +37,11 @@ typedef struct qd_jobs_bugs {
     bool blind_finish;         /* SUCCEEDED whatever the record says now */
     bool ignore_lease;         /* a live owner is no reason to wait */
     bool away_is_no;           /* a cancel that was not answered is told as refused */
+    bool clock_after_lease;    /* a lease's age is taken with a time read later */
+    bool create_over_marker;   /* a deleted job's id may be created again */
+    bool queue_by_id;          /* queue messages are published once within the duplicate window */
+    bool out_before_staging;   /* a cancel looks for OUT while staging can still become it */
+    bool wait_for_no_lease;    /* no lease is made for an owner that died before its first */
 } qd_jobs_bugs;
 
 typedef struct qd_jobs_opts {
@@ -85,9 +90,10 @@ QD_MUST_CHECK qd_code qd_jobs_by_name(qd_jobs *j, const char *tenant, const char
 typedef qd_code (*qd_jobs_each_fn)(void *ctx, const qd_job_record *rec, uint64_t rev, qd_err *err);
 QD_MUST_CHECK qd_code qd_jobs_each(qd_jobs *j, qd_jobs_each_fn fn, void *ctx, size_t *ret_unread, qd_err *err);
 
-/* Decides that the job ends CANCELED (what has no owner is so at once, and its message is purged; what runs is
- * CANCELING and its owner or, when that is dead, the sweep carries it out). QD_OK: it will never be SUCCEEDED;
- * *ret_state is what it is now. Already CANCELING or CANCELED is QD_OK. QD_E_BUSY: it had ended otherwise. */
+/* Decides that the job ends CANCELED. One that was never taken is so at once; others are CANCELING until their
+ * directories are gone, which their owner sees to or, where there is none or it is dead, this program (with a disk) or
+ * a sweep. The message is purged. QD_OK: it will never be SUCCEEDED; *ret_state is what it is now. Already CANCELING or
+ * CANCELED is QD_OK. QD_E_BUSY: it had ended otherwise. */
 QD_MUST_CHECK qd_code qd_jobs_cancel(qd_jobs *j, const char *id, const char *reason, const qd_jobs_caller *by,
                                      qd_job_state *ret_state, qd_err *err);
 /* FAILED -> PENDING, attempts and failures forgotten. QD_E_BUSY: the job is in another state. */

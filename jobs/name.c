@@ -37,7 +37,13 @@ qd_code qd_name_claim(qd_jobs *j, const char *tenant, const char *name, const ch
         rc = qd_bus_kv_put(j->bus, QD_BUCKET_JOBS, key, id, strlen(id), QD_REV_ABSENT, ret_rev, err);
         if (rc != QD_E_CONFLICT && rc != QD_E_AWAY) return rc;
         rc = name_get(j, key, holder, ret_rev, err);
-        if (rc == QD_OK && strcmp(holder, id) == 0) return QD_OK; /* the first try did it, or an earlier call */
+        if (rc == QD_OK && strcmp(holder, id) == 0) {
+            /* The first try did it, or an earlier call: then a sweep may be about to take it for a leak. A new revision
+             * is one that it does not know. */
+            rc = qd_bus_kv_put(j->bus, QD_BUCKET_JOBS, key, id, strlen(id), *ret_rev, ret_rev, err);
+            if (rc != QD_E_CONFLICT && rc != QD_E_AWAY) return rc;
+            continue;
+        }
         if (rc == QD_OK)
             return qd_fail(err, QD_E_CONFLICT, "the name %.80s is held by job %s", name,
                            holder[0] == '\0' ? "(unreadable)" : holder);

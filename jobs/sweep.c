@@ -26,29 +26,38 @@ static qd_code republish(qd_jobs *j, const qd_jobs_seen *seen, qd_jobs_swept *re
     return rc == QD_E_NOT_FOUND || rc == QD_E_FULL || rc == QD_E_INPUT || rc == QD_E_VERSION ? QD_OK : rc;
 }
 
-/* A cancel that its owner does not carry out: when the lease has stood still for a lease time of this program's own
- * clock. Were it wrong and the owner alive, both would do the same. */
-static qd_code repair_cancel(qd_jobs *j, const char *id, qd_jobs_swept *ret, qd_err *err)
+/* Whether nobody holds a CANCELING job any more: its lease has stood still for a lease time of this program's own
+ * clock. Were that wrong and the owner alive, both would do the same. */
+static qd_code is_abandoned(qd_jobs *j, const qd_job_record *rec, bool *ret, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_bus_msg m = {0};
-    qd_job_record *rec = NULL;
-    uint64_t rev = 0, now_ms = qd_jobs_mono_ms(j), lease_rev = UINT64_MAX; /* UINT64_MAX: there is none */
-    qd_code rc = qd_key(QD_KEY_LEASE, id, key, err);
+    uint64_t now_ms = qd_jobs_mono_ms(j), lease_rev = UINT64_MAX; /* UINT64_MAX: there is none */
+    *ret = rec->owner[0] == '\0';
+    if (*ret) return QD_OK;
+    qd_code rc = qd_key(QD_KEY_LEASE, rec->id, key, err);
     if (rc == QD_OK) rc = qd_bus_kv_get(j->bus, QD_BUCKET_LIVE, key, &m, err);
     if (rc == QD_OK) lease_rev = m.seq;
     qd_bus_msg_done(&m);
     if (rc != QD_OK && rc != QD_E_NOT_FOUND) return rc;
-    qd_view_job *job = qd_view_find(&j->view, id);
+    qd_view_job *job = qd_view_find(&j->view, rec->id);
     if (job == NULL) return QD_OK;
     if (job->lease_rev != lease_rev) {
         job->lease_rev = lease_rev;
         job->lease_since_ms = now_ms;
-        return QD_OK;
     }
-    if (now_ms - job->lease_since_ms < j->opts.lease_ms) return QD_OK;
-    rc = qd_jobs_get(j, id, &rec, &rev, err);
-    if (rc == QD_OK && rec->state == QD_JOB_CANCELING) {
+    *ret = now_ms - job->lease_since_ms >= j->opts.lease_ms;
+    return QD_OK;
+}
+
+static qd_code repair_cancel(qd_jobs *j, const char *id, qd_jobs_swept *ret, qd_err *err)
+{
+    qd_job_record *rec = NULL;
+    uint64_t rev = 0;
+    bool abandoned = false;
+    qd_code rc = qd_jobs_get(j, id, &rec, &rev, err);
+    if (rc == QD_OK && rec->state == QD_JOB_CANCELING) rc = is_abandoned(j, rec, &abandoned, err);
+    if (rc == QD_OK && abandoned) {
         rc = qd_cancel_carry_out(j, rec, rev, err);
         if (rc == QD_OK) ret->canceled++;
     }

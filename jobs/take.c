@@ -41,7 +41,7 @@ static qd_code may_take(qd_jobs *j, qd_bus_msg *m, qd_job_record *rec, uint64_t 
                         qd_err *err)
 {
     uint64_t left_ms = 0;
-    bool for_good = false, owned = rec->state == QD_JOB_RUNNING || rec->state == QD_JOB_CANCELING;
+    bool for_good = false, owned = rec->owner[0] != '\0' && !qd_job_state_terminal(rec->state);
     qd_code rc = QD_OK;
     *ret = QD_TAKE_RUN;
     *ret_give_up = false;
@@ -93,6 +93,7 @@ static qd_code take_record(qd_jobs *j, qd_bus_msg *m, const char *id, qd_take *r
             rc = QD_OK;
             goto out;
         }
+        if (rc == QD_E_AWAY) continue;
         if (rc != QD_OK) { /* a newer program's record is for newer workers */
             if (rc == QD_E_VERSION || rc == QD_E_INPUT) later(j, m, j->opts.lease_ms, ret);
             goto out;

@@ -76,7 +76,8 @@ typedef enum ending {
 
 static qd_code fail_task(qd_task *t, Quantd__ErrorClass c)
 {
-    qd_job_error e = QUANTD__JOB_ERROR__INIT;
+    qd_job_error e;
+    quantd__job_error__init(&e);
     char code[] = "io_error", message[] = "simulated";
     e.code = code;
     e.message = message;
@@ -117,7 +118,8 @@ static ending work(job *k, qd_task *t, unsigned *step, Quantd__ErrorClass *ret_c
 static void run_task(actor *a, qd_task *t)
 {
     job *k = sim_job(qd_task_record(t)->id);
-    qd_progress p = QUANTD__PROGRESS__INIT;
+    qd_progress p;
+    quantd__progress__init(&p);
     Quantd__ErrorClass class = QUANTD__ERROR_CLASS__ERROR_JOB;
     ending how = WORK;
     unsigned step = 0, tries = 0;
@@ -159,7 +161,8 @@ static void run_task(actor *a, qd_task *t)
 
 static void heartbeat(actor *a)
 {
-    qd_worker_heartbeat hb = QUANTD__WORKER_HEARTBEAT__INIT;
+    qd_worker_heartbeat hb;
+    quantd__worker_heartbeat__init(&hb);
     char cpu[] = "cpu", any[] = "any";
     hb.version = QD_WIRE_VERSION;
     hb.id = a->name;

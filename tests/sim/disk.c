@@ -8,7 +8,7 @@
 static qd_code gate(qd_err *err)
 {
     if (!sim_gate()) return qd_fail(err, QD_E_IO, "crashed");
-    sim_sleep(sim_random(20));
+    sim_sleep(sim_random(sim_faults() && sim_chance(sim.p.slow_disk) ? 2 * LEASE_MS : 20));
     if (sim.now->crashed) return qd_fail(err, QD_E_IO, "crashed");
     if (sim_faults() && (sim_chance(sim.p.disk_error) || (sim.now->sick && sim_chance(20000))))
         return qd_fail(err, QD_E_IO, "the disk fails");
@@ -165,6 +165,8 @@ qd_code sim_disk_write(job *k, uint64_t epoch, qd_err *err)
 
 qd_code sim_disk_commit(job *k, uint64_t epoch, qd_err *err)
 {
+    /* Between the last question and the rename is where it matters most. */
+    if (sim_faults() && sim_chance(sim.p.slow_rename)) sim_sleep(sim_random(4 * LEASE_MS));
     qd_code rc = gate(err);
     if (rc != QD_OK) return rc;
     staging *s = find(k, epoch);

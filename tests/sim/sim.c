@@ -28,7 +28,12 @@
     X(node_is_job)           \
     X(blind_finish)          \
     X(ignore_lease)          \
-    X(away_is_no)
+    X(away_is_no)            \
+    X(clock_after_lease)     \
+    X(create_over_marker)    \
+    X(queue_by_id)           \
+    X(out_before_staging)    \
+    X(wait_for_no_lease)
 
 static const struct {
     const char *name;

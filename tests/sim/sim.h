@@ -64,7 +64,7 @@ typedef struct actor {
 } actor;
 
 typedef struct profile {
-    uint32_t crash, stall, disk_error, cut, outage; /* of 65536, an action */
+    uint32_t crash, stall, disk_error, slow_disk, slow_rename, cut, outage; /* of 65536, an action */
     uint64_t faults_end_ms, end_ms;
 } profile;
 

@@ -142,12 +142,14 @@ static bool set_up(void)
     sim.p = (profile){.crash = intensity(900),
                       .stall = intensity(1500),
                       .disk_error = intensity(2000),
+                      .slow_disk = intensity(8000),
+                      .slow_rename = intensity(40000),
                       .cut = intensity(400),
                       .outage = intensity(150),
                       .faults_end_ms = 6000 + sim_random(30000)};
     if (calm) sim.p = (profile){0};
     if (calm) memset(&f, 0, sizeof f);
-    sim.p.end_ms = sim.p.faults_end_ms + 200000;
+    sim.p.end_ms = sim.p.faults_end_ms + 100000;
     qd_bus_mem_set_faults(sim.mem, &f);
     sim.n_jobs = 1 + sim_random(JOBS_MAX - 2);
     sim.n_workers = 1 + sim_random(3);
