@@ -52,6 +52,8 @@ static const qd_conf_key k_keys[] = {
      "A job's process that is not heard of for so long is killed."},
     {"stall", QD_CONF_MS, AT(stall_ms), "10min", 1000, DAY_MS, NULL, true,
      "A job that finishes no tile for so long is killed; slow storage needs more."},
+    {"node_retry", QD_CONF_MS, AT(node_retry_ms), "10min", 100, DAY_MS, NULL, false,
+     "How long this worker keeps away from a job that failed on its own account: no room, no memory, a bad disk."},
     {"attempts_max", QD_CONF_COUNT, AT(attempts_max), "10", 1, 1000, NULL, false,
      "Attempts after which a job fails, where the job says nothing."},
     {"running_max", QD_CONF_COUNT, AT(running_max), "0", 0, 1000000, NULL, false,

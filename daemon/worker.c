@@ -51,7 +51,8 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
                              .running_max = (uint32_t)s->running_max,
                              .queued_max = (uint32_t)s->queued_max,
                              .recorded_max = (uint32_t)s->recorded_max,
-                             .retention_ms = s->retention_ms};
+                             .retention_ms = s->retention_ms,
+                             .node_retry_ms = s->node_retry_ms};
     QD_TRY(qd_jobs_open(o->bus, &jo, &w->jobs, err));
     *ret = w;
     w = NULL;

@@ -57,7 +57,7 @@ class Worker:
         self.log_path = os.path.join(cluster.dir, f"{name}.log")
         args = [QUANTD]
         for s in (f"nats_url={cluster.url}", f"worker={name}", f"output_roots={cluster.out}", "heartbeat=500ms",
-                  f"lease={LEASE_MS}ms", "nats_timeout=1s", "log_level=debug", *settings):
+                  f"lease={LEASE_MS}ms", "nats_timeout=1s", "node_retry=500ms", "log_level=debug", *settings):
             args += ["--set", s]
         self.log = open(self.log_path, "ab")
         self.p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=qd.environment(env))

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Whatever dies, the job ends, with the bytes of an undisturbed run, and nothing is left behind."""
+import atexit
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+
+import big
+import cluster
+import qd
+
+SETTINGS = ("--set", "block_scale=mse")
+_expected = []
+
+
+def expected():
+    if not _expected:
+        base = tempfile.mkdtemp(prefix="e2e-whole-", dir=qd.WORK)
+        atexit.register(shutil.rmtree, base, ignore_errors=True)
+        out = os.path.join(base, "whole")
+        r = qd.quantctl("quantize", big.model(), "--template", qd.TEMPLATE, "-o", out, *SETTINGS)
+        assert r.rc == 0, str(r)
+        _expected.append(out)
+    return _expected[0]
+
+
+class Crash(cluster.Case):
+    def setUp(self):
+        super().setUp()
+        expected()
+        self.a = self.c.worker("wa", "threads=1", "memory=64MiB")
+
+    def at_units(self, out, job, n):
+        """Waits until n units are journaled; False when the job was quicker."""
+        end = time.monotonic() + qd.HANG_S
+        while time.monotonic() < end:
+            if self.c.units(out) > n or (n == 0 and self.c.staging(out)):
+                return True
+            if os.path.isdir(out) or self.c.state(job) in cluster.END:
+                return False
+            time.sleep(0.002)
+        raise AssertionError(f"job {job} does not start\n{self.c.logs()}")
+
+    def one_job(self, n, disturb):
+        """A job that is disturbed when n units are done. True when it was hit."""
+        job, out = self.c.submit(big.model(), f"n{n}", *SETTINGS)
+        hit = self.at_units(out, job, n)
+        if hit:
+            disturb(job, out)
+        r = self.succeeded(job, out, expected())
+        self.assertEqual(self.c.staging(out), [])
+        return hit, r
+
+    def resumed(self, job):
+        """(units found done, of how many) as the last taker said."""
+        m = re.findall(r"resuming: (\d+) of (\d+) units", self.c.ctl("logs", job).out)
+        return (int(m[-1][0]), int(m[-1][1])) if m else None
+
+    def test_a_killed_child_costs_an_attempt_elsewhere(self):
+        self.c.worker("wb", "threads=1")
+        hits = 0
+        for n in (0, 10, 40):
+            def disturb(job, out):
+                for w in self.c.workers:
+                    if w.child is not None:
+                        os.kill(w.child, signal.SIGKILL)
+            with self.subTest(n):
+                hit, r = self.one_job(n, disturb)
+                hits += hit
+        self.assertGreater(hits, 1)
+        self.assertRegex(self.c.logs(), "killed .signal 9.")
+
+    def test_a_killed_worker_is_replaced_after_its_lease(self):
+        for n in (0, 10, 40):
+            with self.subTest(n):
+                a = self.c.workers[-1]
+                job, out = self.c.submit(big.model(), f"n{n}", *SETTINGS)
+                if not self.at_units(out, job, n):
+                    continue
+                child = a.child
+                a.kill()
+                cluster.wait_for(lambda: child is None or not os.path.exists(f"/proc/{child}") or zombie(child), "the child's end", 5)
+                done = self.c.units(out)
+                self.c.worker(f"w{n}", "threads=1", "memory=64MiB")
+                r = self.succeeded(job, out, expected())
+                self.assertEqual(r["epoch"], 2)
+                self.assertEqual(self.c.staging(out), [])
+                if n > 0:  # no finished unit is done again
+                    self.assertGreaterEqual(self.resumed(job)[0], min(n, done - 1))
+
+    def test_a_stopped_worker_loses_the_job_and_harms_nothing(self):
+        def disturb(job, out):
+            self.a.signal(signal.SIGSTOP)
+            self.c.worker("wb", "threads=1", "memory=64MiB")
+        hit, r = self.one_job(10, disturb)
+        self.a.signal(signal.SIGCONT)
+        if not hit:
+            self.skipTest("the job was quicker")
+        self.assertEqual(r["epoch"], 2)
+        cluster.wait_for(lambda: "another worker" in self.a.text() or "no longer ours" in self.a.text(), "the fence")
+        job, out = self.c.submit(big.model(), "after", *SETTINGS)
+        self.succeeded(job, out, expected())
+
+    def test_a_drained_worker_hands_its_job_back(self):
+        def disturb(job, out):
+            self.assertEqual(self.a.term(), 0)
+            self.assertEqual(self.c.state(job), "QUEUING")
+            self.c.worker("wb", "threads=1", "memory=64MiB")
+        hit, r = self.one_job(10, disturb)
+        if not hit:
+            self.skipTest("the job was quicker")
+        self.assertEqual((r["attempts"], r["epoch"]), (1, 2))
+        self.assertGreater(self.resumed(r["id"])[0], 9)
+
+    def test_an_operator_drains_a_worker(self):
+        self.c.ctl("workers")
+        cluster.wait_for(lambda: "wa" in self.c.ctl("workers").out, "the heartbeat")
+        self.c.ctl("drain", "wa", "--reason", "maintenance")
+        self.assertEqual(self.a.p.wait(qd.HANG_S), 0)
+        self.assertNotIn("wa", self.c.ctl("workers").out)
+
+    def test_the_server_is_killed_and_comes_back(self):
+        def disturb(job, out):
+            self.c.kill_server()
+            time.sleep(1.0)
+            self.c.start_server()
+        self.assertTrue(self.one_job(5, disturb)[0])
+
+    def test_the_server_is_away_when_the_job_ends(self):
+        def disturb(job, out):
+            self.c.kill_server()
+            time.sleep(8.0)
+            self.assertFalse(os.path.exists(out))  # nobody may say that it may
+            self.c.start_server()
+        self.assertTrue(self.one_job(5, disturb)[0])
+
+    def test_a_cancel_whose_worker_died_is_carried_out(self):
+        job, out = self.c.submit(big.model(), "c", *SETTINGS)
+        self.assertTrue(self.at_units(out, job, 5))
+        self.a.signal(signal.SIGSTOP)
+        r = self.c.ctl("cancel", job, "--json", rc=None)
+        self.a.signal(signal.SIGCONT)
+        self.a.kill()
+        if r.rc != 0:
+            self.skipTest("the job was quicker")
+        self.c.worker("wb")
+        self.assertEqual(self.c.end(job)["state"], "CANCELED")
+        self.assertFalse(os.path.exists(out))
+        self.assertEqual(self.c.staging(out), [])
+
+
+def zombie(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+if __name__ == "__main__":
+    cluster.main()
