@@ -22,7 +22,7 @@ enum {
 typedef struct loop {
     qd_service *s;
     sd_event *event;
-    bool provisioned, reload, term;
+    bool provisioned, told_away, reload, term;
     unsigned terms; /* how often we were asked to stop */
     uint64_t provision_ms, status_ms, watchdog_ms, watchdog_every_ms;
     char status[STATUS_BYTES];
@@ -91,7 +91,11 @@ static qd_code provision(loop *l, qd_err *err)
     l->provision_ms = now_ms() + PROVISION_RETRY_MS;
     const qd_bus_nats_limits limits = {.replicas = (uint32_t)l->s->settings->nats_replicas};
     qd_code rc = qd_bus_nats_provision(l->s->bus, &limits, warning, sizeof warning, err);
-    if (rc == QD_E_AWAY) return QD_OK;
+    if (rc == QD_E_AWAY) {
+        qd_log_err(l->s->log, l->told_away ? QD_LOG_DEBUG : QD_LOG_WARN, "the streams are not there yet", err);
+        l->told_away = true;
+        return QD_OK;
+    }
     if (rc == QD_OK && warning[0] != '\0') qd_log_say(l->s->log, QD_LOG_WARN, "%s", warning);
     l->provisioned = rc == QD_OK;
     return rc;
