@@ -10,8 +10,8 @@ typedef struct qd_settings {
     uint64_t nats_timeout_ms, nats_replicas;
     const char *worker, *device, *output_roots, *source_roots, *templates, *api_time_zone;
     uint64_t threads, memory_bytes;
-    uint64_t lease_ms, heartbeat_ms, sweep_ms, drain_ms, cancel_ms, silent_ms, stall_ms, node_retry_ms, attempts_max, running_max,
-        queued_max, recorded_max, retention_ms, log_bytes_max;
+    uint64_t lease_ms, heartbeat_ms, sweep_ms, drain_ms, cancel_ms, silent_ms, stall_ms, node_retry_ms, attempts_max,
+        running_max, queued_max, recorded_max, retention_ms, log_bytes_max;
     uint64_t log_level, log_lines_per_s;
 } qd_settings;
 

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "daemon/config.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -37,6 +38,12 @@ static size_t staging_stem(const char *name, uint64_t *ret_epoch)
     if (n == 0 || n > 18 || digits[n] != '\0') return 0;
     *ret_epoch = strtoull(digits, NULL, 10);
     return (size_t)(last - name);
+}
+
+/* A record that names a place which is not the service's is refused before it runs; no path of it is touched. */
+static bool is_ours(const void *ctx, const qd_job_record *rec)
+{
+    return qd_path_below(rec->spec->output_path, ((const qd_disk *)ctx)->roots);
 }
 
 static qd_code split(const char *path, char ret_parent[PATH_BYTES], const char **ret_name, qd_err *err)
@@ -130,8 +137,8 @@ static qd_code adopt(void *ctx, const qd_job_record *rec, bool *ret_found, qd_er
     bool moved = false;
     newest n = {.below = rec->epoch};
     qd_code rc = QD_OK;
-    (void)ctx;
     *ret_found = false;
+    if (!is_ours(ctx, rec)) return QD_OK;
     QD_TRY(split(rec->spec->output_path, parent, &name, err));
     QD_TRY(each_staging(rec->spec->output_path, find_newest, &n, err));
     if (n.epoch != 0 && !n.own) {
@@ -167,8 +174,7 @@ out:
 static qd_code output(void *ctx, const qd_job_record *rec, bool *ret_there, qd_report_summary *ret, qd_err *err)
 {
     char path[PATH_BYTES + 64];
-    (void)ctx;
-    *ret_there = qd_path_is_dir(rec->spec->output_path);
+    *ret_there = is_ours(ctx, rec) && qd_path_is_dir(rec->spec->output_path);
     if (!*ret_there) return QD_OK;
     (void)snprintf(path, sizeof path, "%.4000s/report.json", rec->spec->output_path);
     return read_report(path, ret, err);
@@ -187,14 +193,13 @@ static qd_code discard_old(void *ctx, const char *path, uint64_t epoch, qd_err *
 static qd_code discard_staging(void *ctx, const qd_job_record *rec, qd_err *err)
 {
     up_to limit = {.epoch = rec->epoch};
-    (void)ctx;
+    if (!is_ours(ctx, rec)) return QD_OK;
     return each_staging(rec->spec->output_path, discard_old, &limit, err);
 }
 
 static qd_code discard_output(void *ctx, const qd_job_record *rec, qd_err *err)
 {
-    (void)ctx;
-    return to_trash(rec->spec->output_path, err);
+    return is_ours(ctx, rec) ? to_trash(rec->spec->output_path, err) : QD_OK;
 }
 
 static bool is_job_name(const char *name, size_t n, char ret_id[QD_ID_BYTES])
