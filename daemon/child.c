@@ -21,8 +21,7 @@
 
 enum {
     TICK_MS = 200, /* the promise is 250 */
-    LINE_BYTES_MAX = 4096,
-    EXIT_NO_JOB = 70
+    LINE_BYTES_MAX = 4096
 };
 
 /* Shared by the job's thread and the link's thread, under lock; the link's thread alone reads and writes the socket. */
@@ -183,7 +182,7 @@ static void link_run(void *arg, unsigned worker)
         (void)pthread_cond_broadcast(&l->changed);
         unlock(l);
         /* Nobody is there to tell, or a stopped supervisor, whose job may be another's by now: leave all as it is. */
-        if (!alive || (l->alive_until_ms != 0 && now > l->alive_until_ms && !over)) _exit(EXIT_NO_JOB);
+        if (!alive || (l->alive_until_ms != 0 && now > l->alive_until_ms && !over)) _exit(QD_CHILD_EXIT_ALONE);
         if (over) return;
         struct pollfd fds[] = {{.fd = l->frames.fd, .events = (short)(POLLIN | (waiting ? POLLOUT : 0))},
                                {.fd = l->wake_fd, .events = POLLIN}};
@@ -274,7 +273,7 @@ int qd_child_main(int fd, long parent_pid)
     qd_pool *link_thread = NULL;
     qd_err err = {0};
     qd_code rc = QD_OK;
-    int exit_code = EXIT_NO_JOB;
+    int exit_code = QD_CHILD_EXIT_ALONE;
     qd_frames_begin(&l.frames, fd);
     QD_TRY(lower(parent_pid, &err));
     QD_TRY(read_start(&l.frames, &start, &err));

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "daemon/child.h"
 #include "daemon/frame.h"
 
 #include <errno.h>
@@ -217,6 +218,9 @@ static void judge_exit(qd_childproc *c, int status)
         (void)snprintf(text, sizeof text, "the job's process ended by signal %d (%s)", WTERMSIG(status), signal_name);
         put_error(c, node ? QD_E_DEVICE : QD_E_INTERNAL,
                   node ? QUANTD__ERROR_CLASS__ERROR_NODE : QUANTD__ERROR_CLASS__ERROR_JOB, text);
+    } else if (WEXITSTATUS(status) == QD_CHILD_EXIT_ALONE) {
+        put_error(c, QD_E_AWAY, QUANTD__ERROR_CLASS__ERROR_BUS,
+                  "the job's process heard nothing of its worker and stopped: the worker was held up");
     } else {
         (void)snprintf(text, sizeof text, "the job's process ended with exit code %d and without a word",
                        WEXITSTATUS(status));

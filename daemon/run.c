@@ -140,8 +140,8 @@ static void answer(qd_worker *w, uint64_t now)
     qd_job_run *r = &w->run;
     qd_err err = {0};
     char staging[QD_RUN_PATH_MAX];
-    if (!r->asks || r->exited || r->stop != QD_STOP_NONE || now < r->ask_ms) return;
-    qd_code rc = qd_task_may_commit(r->task, &err);
+    if (!r->asks || r->exited || r->stop != QD_STOP_NONE || now < r->ask_ms || !qd_worker_up(w)) return;
+    qd_code rc = qd_worker_asked(w, qd_task_may_commit(r->task, &err));
     r->ask_ms = now + ASK_MS;
     heed(w, rc, &err);
     if (rc != QD_OK) return;
@@ -169,7 +169,7 @@ static bool staging_is_gone(qd_worker *w)
     return r->seen_staging && !qd_path_exists(qd_task_record(r->task)->spec->output_path);
 }
 
-static void renew(qd_worker *w, bool bus_up, uint64_t now)
+static void renew(qd_worker *w, uint64_t now)
 {
     qd_job_run *r = &w->run;
     qd_err err = {0};
@@ -180,8 +180,8 @@ static void renew(qd_worker *w, bool bus_up, uint64_t now)
         qd_run_stop(w, QD_STOP_FENCED, "another worker has taken its staging directory");
         return;
     }
-    if (!bus_up) return;
-    qd_code rc = qd_task_renew(r->task, &err);
+    if (!qd_worker_up(w)) return;
+    qd_code rc = qd_worker_asked(w, qd_task_renew(r->task, &err));
     heed(w, rc, &err);
     if (rc == QD_E_AWAY) r->renew_ms = now + RETRY_MS;
 }
@@ -190,11 +190,11 @@ static void follow_record(qd_worker *w, uint64_t now)
 {
     qd_job_run *r = &w->run;
     qd_err err = {0};
-    if (r->exited || r->stop >= QD_STOP_CANCEL) return;
+    if (r->exited || r->stop >= QD_STOP_CANCEL || !qd_worker_up(w)) return;
     int fd = qd_task_fd(r->task);
     if (fd < 0 && now < r->poll_ms) return;
     r->poll_ms = now + (fd < 0 ? POLL_MS : POLL_FD_MS);
-    qd_code rc = qd_task_poll(r->task, 0, &err);
+    qd_code rc = qd_worker_asked(w, qd_task_poll(r->task, 0, &err));
     heed(w, rc, &err);
 }
 
@@ -205,9 +205,10 @@ static void write_progress(qd_worker *w, uint64_t now)
     const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
     if (r->exited || r->stop != QD_STOP_NONE || p == NULL || now < r->progress_ms || p->permille == r->told_permille)
         return;
+    if (!qd_worker_up(w)) return;
     r->progress_ms = now + PROGRESS_MS;
     r->told_permille = p->permille;
-    heed(w, qd_task_progress(r->task, p, &err), &err);
+    heed(w, qd_worker_asked(w, qd_task_progress(r->task, p, &err)), &err);
 }
 
 static void send_log(qd_worker *w, bool all)
@@ -215,7 +216,8 @@ static void send_log(qd_worker *w, bool all)
     qd_job_run *r = &w->run;
     qd_err err = {0};
     const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
-    qd_code rc = qd_joblog_send(&r->log, r->task, p, all, &err);
+    if (!qd_worker_up(w)) return;
+    qd_code rc = qd_worker_asked(w, qd_joblog_send(&r->log, r->task, p, all, &err));
     if (rc != QD_OK && rc != QD_E_AWAY) qd_log_err(w->log, QD_LOG_WARN, "log lines could not be sent", &err);
 }
 
@@ -291,13 +293,15 @@ static void end_run(qd_worker *w, uint64_t now)
     const qd_job_error *error = res != NULL ? res->error : own;
     const char *what = "";
     qd_err err = {0};
-    if (now < r->retry_ms) goto out;
+    if (now < r->retry_ms || !qd_worker_up(w)) goto out;
     r->retry_ms = now + RETRY_MS;
-    if (res != NULL && res->ok) heed(w, qd_task_check(r->task, &err), &err); /* a cancel of the last moment */
+    if (res != NULL && res->ok)
+        heed(w, qd_worker_asked(w, qd_task_check(r->task, &err)), &err); /* a cancel of the last moment */
     tell_end(w, res, error);
     if (r->stop != QD_STOP_FENCED) send_log(w, true);
     if (r->log.n != 0 && r->stop != QD_STOP_FENCED) goto out; /* the bus is away */
-    qd_code rc = write_end(w, res, error, &what, &err);
+    if (!qd_worker_up(w)) goto out;
+    qd_code rc = qd_worker_asked(w, write_end(w, res, error, &what, &err));
     if (rc == QD_E_CANCELED && strcmp(what, "canceled") != 0) { /* it came while we wrote something else */
         r->stop = QD_STOP_CANCEL;
         goto out;
@@ -318,14 +322,13 @@ out:
     qd_msg_free(own);
 }
 
-void qd_run_step(qd_worker *w, bool bus_up)
+void qd_run_step(qd_worker *w)
 {
     qd_job_run *r = &w->run;
     if (r->task == NULL) return;
     pump_child(w);
     uint64_t now = qd_worker_now_ms();
-    renew(w, bus_up, now);
-    if (!bus_up) return;
+    renew(w, now);
     follow_record(w, now);
     answer(w, now);
     write_progress(w, now);

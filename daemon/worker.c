@@ -143,6 +143,7 @@ static void tell_bus(qd_worker *w, bool up)
 
 static void complain(qd_worker *w, qd_code rc, const char *what, const qd_err *err)
 {
+    (void)qd_worker_asked(w, rc);
     if (rc != QD_OK && rc != QD_E_AWAY) qd_log_err(w->log, QD_LOG_WARN, what, err);
 }
 
@@ -153,7 +154,7 @@ static void duties(qd_worker *w, uint64_t now)
         w->heartbeat_ms = now + w->settings->heartbeat_ms;
         complain(w, heartbeat(w, &err), "heartbeat", &err);
     }
-    if (now >= w->order_ms) {
+    if (now >= w->order_ms && qd_worker_up(w)) {
         bool drain = false;
         w->order_ms = now + ORDER_MS;
         complain(w, qd_jobs_order(w->jobs, &drain, &err), "orders", &err);
@@ -162,7 +163,7 @@ static void duties(qd_worker *w, uint64_t now)
             qd_worker_drain(w, "an operator asked for it");
         }
     }
-    if (now >= w->sweep_ms) {
+    if (now >= w->sweep_ms && qd_worker_up(w)) {
         qd_jobs_swept swept = {0};
         w->sweep_ms = now + w->settings->sweep_ms;
         complain(w, qd_jobs_sweep(w->jobs, &swept, &err), "sweep", &err);
@@ -171,7 +172,7 @@ static void duties(qd_worker *w, uint64_t now)
                        swept.admitted, swept.republished, swept.canceled, swept.deleted);
         if (swept.admitted > 0) w->fetch_ms = 0;
     }
-    if (now >= w->leaks_ms) {
+    if (now >= w->leaks_ms && qd_worker_up(w)) {
         qd_jobs_swept swept = {0};
         bool first = w->leaks_ms == 0; /* not in the rush of a start */
         w->leaks_ms = now + (first ? qd_min_u64(LEAKS_MS, 4 * w->settings->lease_ms) : LEAKS_MS);
@@ -205,7 +206,7 @@ static void look_for_job(qd_worker *w, uint64_t now)
         if (qd_jobs_view_in(w->jobs, NULL, QD_JOB_PENDING) > 0)
             w->sweep_ms = qd_min_u64(w->sweep_ms, now + w->jitter_ms);
     }
-    if (now < w->fetch_ms) return;
+    if (now < w->fetch_ms || !qd_worker_up(w)) return;
     w->fetch_ms = now + FETCH_MS;
     qd_code rc = qd_jobs_fetch(w->jobs, &m, &got, &err);
     if (rc == QD_OK && got) {
@@ -250,16 +251,14 @@ void qd_worker_step(qd_worker *w, uint64_t *ret_next_ms)
     qd_bus_state bus = {0};
     qd_bus_state_get(w->bus, &bus);
     tell_bus(w, bus.connected);
-    qd_run_step(w, bus.connected);
+    qd_run_step(w);
     uint64_t now = qd_worker_now_ms();
-    if (bus.connected) {
-        duties(w, now);
-        tell_tired(w);
-        if (w->run.task == NULL && !w->draining && !tired(w)) look_for_job(w, now);
-    }
-    drain_step(w, bus.connected, now);
+    if (qd_worker_up(w)) duties(w, now);
+    tell_tired(w);
+    if (qd_worker_up(w) && w->run.task == NULL && !w->draining && !tired(w)) look_for_job(w, now);
+    drain_step(w, qd_worker_up(w), now);
     uint64_t at = qd_min_u64(now + STEP_MS_MAX, qd_run_due_ms(w));
-    if (!bus.connected) {
+    if (!qd_worker_up(w)) {
         at = qd_min_u64(at, now + AWAY_MS);
     } else {
         at = qd_min_u64(qd_min_u64(at, w->heartbeat_ms), qd_min_u64(w->sweep_ms, w->order_ms));

@@ -20,6 +20,7 @@ typedef enum qd_stop_cause {
 } qd_stop_cause;
 
 enum {
+    QD_AWAY_PAUSE_MS = 300,
     QD_RUN_PATH_MAX = 1200 /* a path of proto/rules.c and a suffix */
 };
 
@@ -49,6 +50,7 @@ struct qd_worker {
     bool lanes_open, draining, ordered, over, was_up, was_tired;
     char why[256];
     uint64_t started_ms, heartbeat_ms, sweep_ms, leaks_ms, order_ms, fetch_ms, pump_ms, drained_ms, jitter_ms;
+    uint64_t away_until_ms; /* a call got no answer: no others until then, so that the child is looked after */
     uint64_t jobs_done, jobs_failed;
     size_t queuing_seen;
 };
@@ -58,9 +60,21 @@ static inline uint64_t qd_worker_now_ms(void)
     return qd_mono_ns() / 1000000;
 }
 
+/* Whether the bus is to be asked anything now. */
+static inline bool qd_worker_up(const qd_worker *w)
+{
+    return w->was_up && qd_worker_now_ms() >= w->away_until_ms;
+}
+/* Takes note of what a call of the bus came to, and returns it. */
+static inline qd_code qd_worker_asked(qd_worker *w, qd_code rc)
+{
+    if (rc == QD_E_AWAY) w->away_until_ms = qd_worker_now_ms() + QD_AWAY_PAUSE_MS;
+    return rc;
+}
+
 /* run.c: a job that was taken. */
 void qd_run_begin(qd_worker *w, qd_task *task);
-void qd_run_step(qd_worker *w, bool bus_up);
+void qd_run_step(qd_worker *w);
 void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why);
 uint64_t qd_run_due_ms(const qd_worker *w);
 void qd_run_drop(qd_worker *w); /* without a word */

@@ -126,6 +126,10 @@ class Cluster:
             w.log.close()
         if self.server is not None:
             self.kill_server()
+        for w in self.workers:
+            for word in qd.CRASHES:
+                if word in w.text():
+                    raise AssertionError(f"{w.name}: {word}\n{w.text()[-4000:]}")
 
     def ctl(self, *args, rc=0, env=None):
         r = qd.quantctl(*args, env={"QD_NATS_URL": self.url, **(env or {})})

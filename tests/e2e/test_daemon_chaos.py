@@ -55,6 +55,11 @@ class Chaos(cluster.Case):
             w.signal(signal.SIGSTOP)
             self.stopped.append((time.monotonic() + self.rng.choice([0.5, 2, cluster.LEASE_MS / 1000 + 2]), w))
             self.hurt["stop"] += 1
+        elif what < 0.65:
+            self.c.server.send_signal(signal.SIGSTOP)
+            time.sleep(self.rng.choice([0.2, 1.5, 3]))
+            self.c.server.send_signal(signal.SIGCONT)
+            self.hurt["server"] += 1
         elif what < 0.7:
             self.c.kill_server()
             time.sleep(self.rng.choice([0, 0.3, 1.5]))

@@ -386,13 +386,29 @@ static void the_child_sees_no_credentials_and_no_files_of_ours(void **state)
     end(&r);
 }
 
+static void a_child_that_hears_nothing_of_its_worker_stops(void **state)
+{
+    (void)state;
+    run r;
+    begin(&r, "real", NULL);
+    assert_int_equal(follow(&r, QD_CHILD_ASKS), QD_CHILD_ASKS);
+    qd_childproc_alive(r.c, 300); /* and then never again */
+    const qd_child_result *res = exited(&r);
+    assert_false(res->ok);
+    assert_int_equal(res->error->error_class, QUANTD__ERROR_CLASS__ERROR_BUS);
+    assert_true(qd_path_is_dir(r.staging));
+    assert_false(qd_path_exists(r.out));
+    end(&r);
+}
+
 static void a_child_whose_parent_died_before_it_looked_ends(void **state)
 {
     (void)state;
     run r;
     begin(&r, "orphan", NULL);
     const qd_child_result *res = exited(&r);
-    assert_string_equal(res->error->message, "the job's process ended with exit code 70 and without a word");
+    assert_string_equal(res->error->message,
+                        "the job's process heard nothing of its worker and stopped: the worker was held up");
     assert_false(qd_path_exists(r.staging));
     end(&r);
 }
@@ -414,6 +430,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_silent_a_stalled_and_a_lying_child_are_killed),
         cmocka_unit_test(a_child_that_does_not_listen_is_killed_after_the_stop),
         cmocka_unit_test(the_child_sees_no_credentials_and_no_files_of_ours),
+        cmocka_unit_test(a_child_that_hears_nothing_of_its_worker_stops),
         cmocka_unit_test(a_child_whose_parent_died_before_it_looked_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
