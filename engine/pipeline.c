@@ -41,8 +41,7 @@ void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t l
     m->events->progress(m->events->ctx, &p);
 }
 
-/* The unit is written: close it and write its journal line. Its first and last page may still wait for the units beside
- * it; a resume after a kill in that moment finds their bytes missing and does the unit again. */
+/* The unit is written: nothing of it waits in memory any more, then its journal line. */
 static qd_code close_unit(pipeline *pl, uint32_t unit, qd_err *err)
 {
     qd_hash128 hash;

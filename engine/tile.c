@@ -229,13 +229,12 @@ qd_code qd_tile_copy(qd_worker *w, uint32_t tile, unsigned char *area, qd_err *e
     return qd_sink_put(r->sink, r->sink_part[to.part], to.off, out, to.bytes, err);
 }
 
-/* To disk at once: their page holds those of all units, and a unit that is journaled must be found whole after a kill.
- */
-static qd_code flush_scales(const qd_run *r, const qd_unit *u, qd_err *err)
+/* Nothing of the unit waits in memory any more: what is journaled survives the process. */
+static qd_code flush_outs(const qd_run *r, const qd_unit *u, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++)
-        for (int k = QD_PART_GLOBAL; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
+        for (int k = 0; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
             if (r->plan->items[i].out[k] == QD_NONE) continue;
             const qd_tensor *o = &r->plan->outs[r->plan->items[i].out[k]];
             rc = qd_sink_flush(r->sink, r->sink_part[o->file], o->off, o->bytes, err);
@@ -266,5 +265,5 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
             rc = qd_sink_put(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
         }
     }
-    return rc == QD_OK ? flush_scales(r, u, err) : rc;
+    return rc == QD_OK ? flush_outs(r, u, err) : rc;
 }
