@@ -10,13 +10,9 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-enum {
-    TILE_ROWS = 512,          /* enough for matrix products at full speed, little enough for the caches */
-    TILE_ROWS_EXPERTS = 2048, /* of which each expert sees a few */
-    LOGITS_BYTES = 32 << 20   /* of one piece of logits */
-};
 #define MEMORY_DEFAULT (UINT64_C(1) << 30)
 #define ROWS_MAX       UINT32_MAX
 #define TELL_NS        UINT64_C(100000000)
@@ -157,7 +153,7 @@ static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tok
     const qd_model_config *m = &r->x->config;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
     qd_step s = {.p = &r->pass, .lane = lane, .worker = worker, .tile = tile};
-    uint64_t step = qd_max_u64(16, qd_min_u64(TILE_ROWS, LOGITS_BYTES / sizeof(float) / m->vocab));
+    uint64_t step = qd_logits_rows(m);
     qd_code rc = QD_OK;
     QD_TRY(qd_lane_tick(lane, err));
     QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, m->hidden, &s.x, err));
@@ -237,6 +233,14 @@ out:
     return rc;
 }
 
+void qd_forward_numerics(const qd_ops *ops, char *ret)
+{
+    char device[QD_NUMERICS_BYTES];
+    if (ops == NULL) ops = qd_ops_host(NULL);
+    ops->numerics(ops, device);
+    (void)snprintf(ret, QD_FORWARD_NUMERICS_BYTES, "%s tiles-%d-%d", device, QD_TILE_ROWS, QD_TILE_ROWS_EXPERTS);
+}
+
 qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                        const qd_forward_hooks *hooks, qd_forward_stats *ret, qd_err *err)
 {
@@ -251,9 +255,10 @@ qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_for
     QD_TRY(make_angles(&r, err));
     QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
                                opts->spill_dir, &r.acts, err));
-    QD_TRY(qd_tiles_open(t, x->config.n_experts != 0 ? TILE_ROWS_EXPERTS : TILE_ROWS, &lane, n_threads, &r.tiles, err));
+    QD_TRY(qd_tiles_open(t, qd_tile_rows_max(&x->config), &lane, n_threads, &r.tiles, err));
     QD_TRY(run_all(&r, &stats, err));
     stats.flops = qd_tiles_flops(&r.tiles);
+    stats.lane_bytes = qd_tiles_lane_bytes(&r.tiles);
     stats.longest_tick_gap_us = r.tiles.longest_gap_us;
     stats.spilled = r.acts.spilled;
     *ret = stats;

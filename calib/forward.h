@@ -78,8 +78,25 @@ typedef struct qd_forward_stats {
     uint64_t flops;       /* of matrix products */
     double load_s, run_s; /* reading weights; computing */
     uint64_t longest_tick_gap_us;
+    uint64_t lane_bytes; /* scratch of the thread that had most */
     bool spilled;
 } qd_forward_stats;
+
+/* What decides the bytes of a pass besides model and tokens: for plans, and for who may go on with whose work. ops may
+ * be NULL. ret has QD_FORWARD_NUMERICS_BYTES. */
+enum {
+    QD_FORWARD_NUMERICS_BYTES = 128
+};
+void qd_forward_numerics(const qd_ops *ops, char *ret);
+
+/* Memory that a pass takes, before it runs: an upper bound of each part. */
+typedef struct qd_forward_memory {
+    uint64_t layer_bytes; /* the largest layer, in the device's form too, or the head where logits are asked for */
+    uint64_t lane_bytes;  /* scratch of one thread */
+    uint64_t activation_bytes;
+} qd_forward_memory;
+void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
+                        const qd_forward_hooks *hooks, qd_forward_memory *ret);
 
 /* Runs it. Errors: QD_E_INPUT (an id outside the vocabulary: names sequence and place), QD_E_CANCELED, those of
  * qd_layer_load() and of hooks, QD_E_ROOM (no room for the spill file). */

@@ -4,10 +4,6 @@
 
 #include <string.h>
 
-enum {
-    ROWS = 512 /* of one piece: bounds the scratch, whatever the tile */
-};
-
 static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t m, float *y, qd_err *err)
 {
     qd_lane *l = s->lane;
@@ -32,8 +28,8 @@ out:
 qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t m, float *y, qd_err *err)
 {
     uint64_t hidden = s->p->m->hidden;
-    for (uint64_t r = 0; r < m; r += ROWS) {
-        qd_code rc = swiglu_piece(s, w, h + r * hidden, qd_min_u64(ROWS, m - r), y + r * hidden, err);
+    for (uint64_t r = 0; r < m; r += QD_MLP_ROWS) {
+        qd_code rc = swiglu_piece(s, w, h + r * hidden, qd_min_u64(QD_MLP_ROWS, m - r), y + r * hidden, err);
         if (rc != QD_OK) return rc;
     }
     return QD_OK;
@@ -115,10 +111,10 @@ static qd_code run_expert(const qd_step *s, uint32_t expert, const float *h, con
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
     float *in = NULL, *out = NULL;
     qd_code rc = QD_OK;
-    QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, ROWS), hidden, &in, err));
-    QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, ROWS), hidden, &out, err));
-    for (uint64_t t = 0; t < n; t += ROWS) {
-        uint64_t rows = qd_min_u64(ROWS, n - t);
+    QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, QD_MLP_ROWS), hidden, &in, err));
+    QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, QD_MLP_ROWS), hidden, &out, err));
+    for (uint64_t t = 0; t < n; t += QD_MLP_ROWS) {
+        uint64_t rows = qd_min_u64(QD_MLP_ROWS, n - t);
         l->ops->gather(h, hidden, r->rows + t, rows, hidden, in);
         QD_TRY(qd_swiglu_run(s, &mlp, in, rows, out, err));
         if (t < own)

@@ -4,6 +4,13 @@
 
 #include "calib/forward.h"
 
+enum {
+    QD_TILE_ROWS = 512,          /* enough for matrix products at full speed, little enough for the caches */
+    QD_TILE_ROWS_EXPERTS = 2048, /* of which each expert sees a few */
+    QD_MLP_ROWS = 512,           /* of one piece of an MLP: bounds the scratch, whatever the tile */
+    QD_LOGITS_BYTES = 32 << 20   /* of one piece of logits */
+};
+
 typedef struct qd_token_tile {
     uint64_t number, first_row, n_rows;
     const uint64_t *starts; /* of its sequences in all rows, one more than n_seqs */
@@ -47,6 +54,17 @@ QD_MUST_CHECK qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const 
 /* The values that linears read: x, or what the hook put in its place. Lives as long as the caller's scratch mark. */
 QD_MUST_CHECK qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows,
                                   uint64_t cols, const float **ret, qd_err *err);
+static inline uint64_t qd_tile_rows_max(const qd_model_config *m)
+{
+    return m->n_experts != 0 ? QD_TILE_ROWS_EXPERTS : QD_TILE_ROWS;
+}
+/* A power of two: the rows that BF16 products are made for. */
+static inline uint64_t qd_logits_rows(const qd_model_config *m)
+{
+    uint64_t rows = QD_TILE_ROWS;
+    while (rows > 16 && rows * m->vocab * sizeof(float) > QD_LOGITS_BYTES) rows /= 2;
+    return rows;
+}
 static inline const float *qd_layer_vec(const qd_layer *l, qd_slot s)
 {
     return l->w[s].data;

@@ -134,6 +134,20 @@ uint64_t qd_tiles_flops(const qd_tiles *t)
     return sum;
 }
 
+uint64_t qd_tiles_lane_bytes(const qd_tiles *t)
+{
+    uint64_t most = 0;
+    for (unsigned i = 0; i < t->n_lanes; i++) most = qd_max_u64(most, qd_scratch_bytes(&t->lanes[i].scratch));
+    return most;
+}
+
+uint64_t qd_tiles_rows(const qd_tokens *t, uint64_t rows_max)
+{
+    uint64_t most = qd_min_u64(rows_max, t->starts[t->n_seqs]);
+    for (uint64_t i = 0; i < t->n_seqs; i++) most = qd_max_u64(most, t->starts[i + 1] - t->starts[i]);
+    return most;
+}
+
 void qd_tiles_done(qd_tiles *t)
 {
     if (t == NULL || t->tiles == NULL) return;

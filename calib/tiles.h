@@ -34,6 +34,9 @@ QD_MUST_CHECK qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const
 QD_MUST_CHECK qd_code qd_tiles_run(qd_tiles *t, qd_tile_fn fn, void *arg, void (*wait)(void *ctx, uint64_t done),
                                    void *ctx, qd_err *err);
 uint64_t qd_tiles_flops(const qd_tiles *t);
+uint64_t qd_tiles_lane_bytes(const qd_tiles *t); /* scratch of the lane that has most */
+/* Rows of the largest tile. */
+uint64_t qd_tiles_rows(const qd_tokens *t, uint64_t rows_max);
 void qd_tiles_done(qd_tiles *t);
 
 #endif

@@ -206,16 +206,20 @@ static void output_done(output *o, bool failed)
     qd_free(o->margin_off);
 }
 
-static void show(const forward_args *a, const qd_dataset *ids, const output *o, const qd_forward_stats *s)
+static void show(const forward_args *a, const qd_dataset *ids, const output *o, const qd_forward_memory *m,
+                 const qd_forward_stats *s)
 {
     uint64_t tokens = ids->n_samples * ids->len, close = atomic_load(&o->n_close), routed = atomic_load(&o->n_routed);
     double rate = s->run_s > 0 ? (double)s->flops / s->run_s * 1e-9 : 0;
     if (a->json) {
+        char numerics[QD_FORWARD_NUMERICS_BYTES];
+        qd_forward_numerics(qd_ops_host(a->device), numerics);
         (void)printf("{\"event\":\"done\",\"tokens\":%" PRIu64 ",\"flops\":%" PRIu64
-                     ",\"load_s\":%.6f,\"run_s\":%.6f,\"longest_tick_gap_us\":%" PRIu64
-                     ",\"spilled\":%s,\"routed\":%" PRIu64 ",\"close_routings\":%" PRIu64 "}\n",
-                     tokens, s->flops, s->load_s, s->run_s, s->longest_tick_gap_us, s->spilled ? "true" : "false",
-                     routed, close);
+                     ",\"load_s\":%.6f,\"run_s\":%.6f,\"longest_tick_gap_us\":%" PRIu64 ",\"layer_bytes_max\":%" PRIu64
+                     ",\"lane_bytes_max\":%" PRIu64 ",\"lane_bytes\":%" PRIu64
+                     ",\"numerics\":\"%s\",\"spilled\":%s,\"routed\":%" PRIu64 ",\"close_routings\":%" PRIu64 "}\n",
+                     tokens, s->flops, s->load_s, s->run_s, s->longest_tick_gap_us, m->layer_bytes, m->lane_bytes,
+                     s->lane_bytes, numerics, s->spilled ? "true" : "false", routed, close);
         return;
     }
     (void)printf("%s: %" PRIu64
@@ -236,6 +240,7 @@ int qd_cmd_forward(int argc, char **argv)
     qd_dataset ids = {0};
     output o = {0};
     qd_forward_stats stats = {0};
+    qd_forward_memory memory = {0};
     qd_code rc = parse(argc, argv, &a, &err);
     if (rc != QD_OK) goto out;
     if (a.help) {
@@ -262,9 +267,10 @@ int qd_cmd_forward(int argc, char **argv)
                               .on_router = on_router,
                               .on_progress = on_progress,
                               .on_logits = a.no_logits ? NULL : on_logits};
+    qd_forward_measure(&x, &tokens, &opts, &hooks, &memory);
     QD_TRY(qd_forward_run(&x, &tokens, &opts, &hooks, &stats, &err));
     QD_TRY(finish(&o, &err));
-    show(&a, &ids, &o, &stats);
+    show(&a, &ids, &o, &memory, &stats);
 out:
     output_done(&o, rc != QD_OK);
     qd_dataset_done(&ids);

@@ -213,7 +213,6 @@ static qd_code multiply(qd_lane *l, packed *p, form *f, unsigned char *block, ui
         {DNNL_ARG_SRC, mem[0]}, {DNNL_ARG_WEIGHTS, mem[1]}, {DNNL_ARG_DST, mem[2]}, {DNNL_ARG_SCRATCHPAD, mem[3]}};
     QD_TRY(check(dnnl_primitive_execute(m.prim, stream, 4, args), "matmul", err));
     QD_TRY(check(dnnl_stream_wait(stream), "matmul", err));
-    l->flops += 2 * rows * f->n * k;
 out:
     for (int i = 0; i < 4; i++) (void)dnnl_memory_destroy(mem[i]);
     qd_scratch_back(&l->scratch, mark);
@@ -241,6 +240,7 @@ static qd_code piece(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const
     unsigned char *block = p->data;
     qd_code rc = QD_OK;
     for (; rows < m; rows *= 2) size++;
+    l->flops += 2 * m * w->n * w->k; /* zeros that fill up do not count */
     QD_TRY(take_bytes(l, rows * w->k * sizeof(uint16_t), &narrow, err));
     QD_TRY(qd_scratch_take(&l->scratch, rows, qd_min_u64(BLOCK, w->n), &out, err));
     for (uint64_t r = 0; r < m; r++) qd_host_store(QD_BF16, x + r * ldx, w->k, (uint16_t *)narrow + r * w->k);

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
 
 /* From libgomp. omp.h lies in the compiler's own folder, and clang has none without libomp. */
 extern void omp_set_num_threads(int n);
@@ -39,4 +40,11 @@ qd_code qd_host_gemm_at(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const fl
                         uint64_t ldb, float *c, uint64_t ldc, qd_err *err)
 {
     return gemm(l, 'T', 'N', m, n, k, a, lda, b, ldb, 1.0f, c, ldc, err);
+}
+
+void qd_host_numerics(const qd_ops *ops, char *ret)
+{
+    const dnnl_version_t *v = dnnl_version();
+    (void)snprintf(ret, QD_NUMERICS_BYTES, "%s onednn-%d.%d.%d isa-%x", ops->name, v->major, v->minor, v->patch,
+                   (unsigned)dnnl_get_effective_cpu_isa());
 }

@@ -12,6 +12,7 @@ QD_MUST_CHECK qd_code qd_host_gemm(qd_lane *l, bool b_rows, uint64_t m, uint64_t
 /* C [m][n] += A^T B with A [k][m], B [k][n]. */
 QD_MUST_CHECK qd_code qd_host_gemm_at(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda,
                                       const float *b, uint64_t ldb, float *c, uint64_t ldc, qd_err *err);
+void qd_host_numerics(const qd_ops *ops, char *ret);
 /* host_linear.c */
 qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
                        qd_err *err);

@@ -64,8 +64,16 @@ typedef struct qd_delta {
     float *out;            /* [n_tokens][n_v_heads * v_dim] */
 } qd_delta;
 
+enum {
+    QD_NUMERICS_BYTES = 96
+};
+
 struct qd_ops {
     const char *name;
+    bool packs; /* weight_pack of a BF16 matrix takes as many bytes again */
+    /* What the bytes of products depend on besides their arguments: device, library and its version, instruction set.
+     * Two devices with the same text give the same bytes. At most QD_NUMERICS_BYTES with the NUL. */
+    void (*numerics)(const qd_ops *ops, char *ret);
     qd_code (*weight_pack)(qd_weight *w, bool bf16, qd_err *err);
     void (*weight_unpack)(qd_weight *w); /* frees w->packed */
 

@@ -6,18 +6,19 @@
 #include <cpuid.h>
 #endif
 
-#define TABLE(name_, pack, unpack, linear_)                                                                         \
+#define TABLE(name_, packs_, pack, unpack, linear_)                                                                 \
     {                                                                                                               \
-        .name = name_, .weight_pack = pack, .weight_unpack = unpack, .linear = linear_,                             \
-        .attention = qd_host_attention, .delta_rule = qd_host_delta_rule, .rms_norm = qd_host_rms_norm,             \
-        .gated_norm = qd_host_gated_norm, .rope = qd_host_rope, .conv_silu = qd_host_conv_silu,                     \
-        .silu_mul = qd_host_silu_mul, .gate = qd_host_gate, .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, \
-        .add = qd_host_add, .copy = qd_host_copy, .gather = qd_host_gather, .scatter_add = qd_host_scatter_add,     \
-        .route = qd_host_route, .load = qd_host_load, .store = qd_host_store,                                       \
+        .name = name_, .packs = packs_, .numerics = qd_host_numerics, .weight_pack = pack, .weight_unpack = unpack, \
+        .linear = linear_, .attention = qd_host_attention, .delta_rule = qd_host_delta_rule,                        \
+        .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm, .rope = qd_host_rope,                       \
+        .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,                         \
+        .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
+        .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route, .load = qd_host_load, \
+        .store = qd_host_store,                                                                                     \
     }
 
-static const qd_ops k_f32 = TABLE("cpu", qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear);
-static const qd_ops k_bf16 = TABLE("cpu-bf16", qd_host_bf16_pack, qd_host_bf16_unpack, qd_host_bf16_linear);
+static const qd_ops k_f32 = TABLE("cpu", false, qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear);
+static const qd_ops k_bf16 = TABLE("cpu-bf16", true, qd_host_bf16_pack, qd_host_bf16_unpack, qd_host_bf16_linear);
 
 /* BF16 products are twice as fast as F32 ones on AMD's processors that have them, and faster still with AMX; Intel's
  * without AMX do them at half the rate of F32 (measured: 86 against 157 GFLOP/s on one thread). */

@@ -51,6 +51,13 @@ qd_code qd_scratch_take(qd_scratch *s, uint64_t rows, uint64_t cols, float **ret
     return QD_OK;
 }
 
+uint64_t qd_scratch_bytes(const qd_scratch *s)
+{
+    uint64_t sum = 0;
+    for (const qd_scratch_block *b = s->first; b != NULL; b = b->next) sum += b->bytes;
+    return sum;
+}
+
 void qd_scratch_done(qd_scratch *s)
 {
     if (s == NULL) return;

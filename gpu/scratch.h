@@ -30,6 +30,7 @@ static inline void qd_scratch_back(qd_scratch *s, qd_scratch_mark m)
     s->at = m.at;
     s->used = m.used;
 }
+uint64_t qd_scratch_bytes(const qd_scratch *s); /* of all its blocks */
 void qd_scratch_done(qd_scratch *s);
 
 #endif

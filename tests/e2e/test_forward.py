@@ -60,6 +60,7 @@ class Forward(qd.Case):
             margins = [m for k, t in got.items() if k.startswith("router_margin.") for m in values(t)]
             done = r.event("done")
             self.assertEqual(done["routed"], len(margins))
+            self.assertLessEqual(done["lane_bytes"], done["lane_bytes_max"])
             self.assertEqual(done["close_routings"], sum(m < CLOSE for m in margins))
             print(f"{name} {dtype}: " + " ".join(f"{k}={v:.1e}" for k, v in far.items()) +
                   (f", {done['close_routings']} of {len(margins)} routings by less than {CLOSE}" if margins else ""))
@@ -83,7 +84,10 @@ class Forward(qd.Case):
             outs = []
             for i, more in enumerate(runs):
                 r = self.forward(model, rows, self.path(f"{dtype}{i}"), "--dtype", dtype, "--json", *more)
-                self.assertEqual(r.event("done")["spilled"], "--memory" in more)
+                done = r.event("done")
+                self.assertEqual(done["spilled"], "--memory" in more)
+                self.assertLessEqual(done["lane_bytes"], done["lane_bytes_max"])
+                self.assertIn("onednn", done["numerics"])
                 with open(self.path(f"{dtype}{i}"), "rb") as f:
                     outs.append(f.read())
             self.assertTrue(outs[0] == outs[1] == outs[2], f"{dtype}: bytes differ")

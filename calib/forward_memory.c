@@ -1,0 +1,94 @@
+/* forward_memory.c -- what a pass will take, from sizes alone: for plans that refuse before they begin. The sums follow
+ * what layer_*.c and gpu/host_*.c take; tests hold them against what was taken. */
+#include "base/mem.h"
+#include "calib/layer_run.h"
+#include "calib/tiles.h"
+
+#define F           ((uint64_t)sizeof(float))
+#define SLACK_BYTES (UINT64_C(4) << 20) /* blocks of scratch that are not filled */
+#define BLOCK_ROWS  1024                /* of a matrix in one BF16 product: gpu/host_bf16.c */
+#define WIDENED     (UINT64_C(512) << 10)
+#define QUERIES     64
+#define DELTA_CHUNK 64
+
+/* Inside one linear with k columns: rows widened, or x narrowed and a block of the result. */
+static uint64_t linear_bytes(uint64_t k)
+{
+    return qd_max_u64(WIDENED, 64 * k * F) + QD_TILE_ROWS * (k * 2 + BLOCK_ROWS * F);
+}
+
+static uint64_t mlp_bytes(const qd_model_config *m, uint64_t inter, uint64_t rows, bool sees)
+{
+    uint64_t n = qd_min_u64(rows, QD_MLP_ROWS);
+    return n * F * (2 * inter + (sees ? m->hidden + inter : 0)) + linear_bytes(qd_max_u64(m->hidden, inter));
+}
+
+static uint64_t moe_bytes(const qd_model_config *m, uint64_t rows, bool sees)
+{
+    uint64_t n = qd_min_u64(rows, QD_MLP_ROWS);
+    uint64_t fixed = rows * F * (2 * m->top_k + 3 + m->n_experts);
+    uint64_t expert = 2 * n * F * m->hidden + mlp_bytes(m, m->expert_intermediate, rows, sees);
+    uint64_t shared = rows * F * (m->hidden + 1) + mlp_bytes(m, m->shared_intermediate, rows, sees);
+    return fixed + qd_max_u64(expert, shared);
+}
+
+static uint64_t attention_bytes(const qd_model_config *m, uint64_t rows, bool sees)
+{
+    uint64_t o = m->n_heads * m->head_dim, q = o * (m->attention_gate ? 2 : 1), kv = m->n_kv_heads * m->head_dim;
+    return rows * F * (q + 2 * kv + o + (sees ? m->hidden + o : 0)) +
+           qd_max_u64(QUERIES * rows * F, linear_bytes(qd_max_u64(m->hidden, o)));
+}
+
+static uint64_t delta_bytes(const qd_model_config *m, uint64_t rows, bool sees)
+{
+    uint64_t value = m->v_heads * m->v_dim, qkv = 2 * m->k_heads * m->k_dim + value;
+    uint64_t taken = 2 * qkv + 2 * value + 4 * m->v_heads + (sees ? m->hidden + value : 0);
+    if (m->interleaved_qkvz) taken += qkv + value + 2 * m->v_heads;
+    uint64_t chunk = F * (DELTA_CHUNK * (3 * m->k_dim + 2 * m->v_dim + 2 * DELTA_CHUNK) + m->k_dim * m->v_dim);
+    return rows * F * taken + qd_max_u64(chunk, linear_bytes(qd_max_u64(m->hidden, value)));
+}
+
+static uint64_t lane_bytes(const qd_model_config *m, uint64_t rows, bool sees, bool logits)
+{
+    uint64_t mixer = 0, mlp = 0, head = 0;
+    for (uint64_t i = 0; i < m->n_layers; i++) {
+        const qd_layer_kind *k = &m->layers[i];
+        mixer = qd_max_u64(mixer, k->linear_attention ? delta_bytes(m, rows, sees) : attention_bytes(m, rows, sees));
+        mlp = qd_max_u64(mlp, k->moe ? moe_bytes(m, rows, sees) : mlp_bytes(m, m->intermediate, rows, sees));
+    }
+    if (logits) head = qd_logits_rows(m) * F * (m->vocab + (sees ? m->hidden : 0)) + linear_bytes(m->hidden);
+    uint64_t layer = 2 * rows * F * m->hidden + qd_max_u64(mixer, mlp);
+    /* A block is left where the next piece does not fit: at worst half of what is taken */
+    return SLACK_BYTES + (rows * F * m->hidden + qd_max_u64(layer, head)) * 3 / 2;
+}
+
+static uint64_t held_bytes(const qd_model_index *x, uint32_t tensor, bool bf16)
+{
+    const qd_tensor *t = tensor == QD_NO_TENSOR ? NULL : &x->ckpt->tensors[tensor];
+    if (t == NULL) return 0;
+    return t->n_elems * (t->dtype == QD_BF16 || bf16 ? 2 : F) + 256;
+}
+
+static uint64_t layer_bytes(const qd_model_index *x, uint64_t number, bool bf16)
+{
+    const qd_layer_index *l = &x->layers[number];
+    uint64_t sum = 0;
+    for (int s = 0; s < QD_SLOT_COUNT; s++) sum += held_bytes(x, l->weight[s], bf16) + held_bytes(x, l->bias[s], bf16);
+    if (l->experts == NULL || l->weight[QD_EXPERTS_GATE_UP] != QD_NO_TENSOR) return sum;
+    for (uint64_t e = 0; e < x->config.n_experts; e++)
+        for (int p = 0; p < QD_EXPERT_PARTS; p++) sum += held_bytes(x, l->experts[e][p], bf16);
+    return sum;
+}
+
+void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
+                        const qd_forward_hooks *hooks, qd_forward_memory *ret)
+{
+    const qd_model_config *m = &x->config;
+    const qd_ops *ops = opts->ops != NULL ? opts->ops : qd_ops_host(NULL);
+    uint64_t layer = hooks->on_logits != NULL ? held_bytes(x, x->head, opts->bf16) : 0;
+    for (uint64_t i = 0; i < m->n_layers; i++) layer = qd_max_u64(layer, layer_bytes(x, i, opts->bf16));
+    uint64_t rows = qd_tiles_rows(t, qd_tile_rows_max(m));
+    *ret = (qd_forward_memory){.layer_bytes = layer * (opts->bf16 && ops->packs ? 2 : 1),
+                               .lane_bytes = lane_bytes(m, rows, hooks->on_input != NULL, hooks->on_logits != NULL),
+                               .activation_bytes = t->starts[t->n_seqs] * m->hidden * (opts->bf16 ? 2 : F)};
+}
