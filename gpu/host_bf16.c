@@ -18,7 +18,7 @@ enum {
     PIECE_MAX = 512,
     PIECE_MIN = 16,
     N_PIECES = 6, /* 16, 32, .. 512 */
-    BLOCK = 1024, /* rows of w in one product */
+    BLOCK = 512,  /* rows of w in one product: its result stays in the cache */
     ALIGN = 64
 };
 

@@ -228,6 +228,17 @@ static void run_ok(fix *f, qd_forward_opts opts, const qd_forward_hooks *hooks)
     qd_forward_stats stats = {0};
     if (qd_forward_run(&f->x, &f->tokens, &opts, hooks, &stats, &f->err) != QD_OK) fail_msg("%s", f->err.msg);
     assert_true(stats.flops > 0);
+    qd_forward_memory memory = {0};
+    qd_forward_measure(&f->x, &f->tokens, &opts, hooks, &memory);
+    assert_true(stats.lane_bytes > 0 && stats.lane_bytes <= memory.lane_bytes);
+    assert_int_equal(memory.activation_bytes, ROWS * HIDDEN * (opts.bf16 ? 2 : 4));
+    for (uint64_t i = 0; i < LAYERS; i++) {
+        qd_layer layer = {0};
+        const qd_watch watch = {0};
+        assert_int_equal(qd_layer_load(&f->x, i, qd_ops_host("cpu"), opts.bf16, &watch, &layer, &f->err), QD_OK);
+        assert_true(layer.memory_bytes <= memory.layer_bytes);
+        qd_layer_done(&layer);
+    }
 }
 
 static void hooks_see_every_row_of_every_linear(void **state)
@@ -290,6 +301,32 @@ static void a_cancel_between_layers_ends_it(void **state)
     assert_int_equal(f->n_layers_seen, 2);
     assert_int_equal(f->n_hidden[2], 0);
     assert_int_equal(stats.flops, 0); /* untouched */
+}
+
+static void a_cancel_while_weights_are_read_ends_it(void **state)
+{
+    fix *f = *state;
+    qd_layer layer = {0};
+    atomic_ulong ticks = 0;
+    const qd_watch watch = {.cancel = &f->cancel, .n_ticks = &ticks};
+    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &watch, &layer, &f->err), QD_OK);
+    assert_true(ticks > 10);
+    qd_layer_done(&layer);
+    qd_cancel_set(&f->cancel, 2);
+    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &watch, &layer, &f->err), QD_E_CANCELED);
+    assert_null(layer.memory);
+}
+
+static void the_numerics_id_names_what_products_depend_on(void **state)
+{
+    char a[QD_FORWARD_NUMERICS_BYTES], b[QD_FORWARD_NUMERICS_BYTES];
+    (void)state;
+    qd_forward_numerics(qd_ops_host("cpu"), a);
+    qd_forward_numerics(qd_ops_host("cpu-bf16"), b);
+    assert_string_not_equal(a, b);
+    assert_non_null(strstr(a, "onednn-"));
+    qd_forward_numerics(NULL, b);
+    assert_non_null(strstr(b, "tiles-"));
 }
 
 static void tokens_that_cannot_be_are_refused(void **state)
@@ -358,6 +395,8 @@ int main(void)
         T(with_all_experts_each_sees_every_token_and_the_output_is_the_same),
         T(a_replaced_input_is_what_the_linears_read),
         T(a_cancel_between_layers_ends_it),
+        T(a_cancel_while_weights_are_read_ends_it),
+        T(the_numerics_id_names_what_products_depend_on),
         T(tokens_that_cannot_be_are_refused),
         T(memory_may_run_out_at_any_allocation),
         T(activations_beyond_the_limit_lie_in_a_file),
