@@ -6,7 +6,7 @@
 
 #define F           ((uint64_t)sizeof(float))
 #define SLACK_BYTES (UINT64_C(4) << 20) /* blocks of scratch that are not filled */
-#define BLOCK_ROWS  1024                /* of a matrix in one BF16 product: gpu/host_bf16.c */
+#define BLOCK_ROWS  512                 /* of a matrix in one BF16 product: gpu/host_bf16.c */
 #define WIDENED     (UINT64_C(512) << 10)
 #define QUERIES     64
 #define DELTA_CHUNK 64

@@ -40,7 +40,7 @@ static qd_code round_rows(const rounding *r, const piece_list *l, uint64_t row, 
     unsigned char *at = (unsigned char *)qd_layer_data(l->w) + row * l->w->k * qd_dtype_bytes(l->w->dtype);
     uint8_t *scales = codes + n_blocks * (QD_NVFP4_BLOCK / 2);
     qd_nvfp4_sums sums;
-    qd_nvfp4_tile t = {.dtype = l->w->dtype,
+    qd_nvfp4_tile t = {.dtype = (int)l->w->dtype,
                        .rule = p->recipe.rule,
                        .arith = qd_nvfp4_arith_of(&p->recipe, l->w->dtype),
                        .gs = l->gs,
