@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /* A function compiled for several instruction sets, the best picked at load time. Sanitizers run before the resolver
- * may. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(QD_NO_CLONES)
+ * may, and clang 14 gives resolvers names that clash. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define QD_VEC __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define QD_VEC
