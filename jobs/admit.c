@@ -95,13 +95,17 @@ static size_t collect(const qd_jobs *j, waiting *list)
 
 qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
 {
-    size_t n = qd_jobs_view_in(j, NULL, QD_JOB_PENDING), left = n, budget = ADMIT_MAX;
+    size_t n = qd_jobs_view_in(j, NULL, QD_JOB_PENDING), budget = ADMIT_MAX;
     if (n == 0) return QD_OK;
     waiting *list = qd_calloc(n, sizeof *list);
     bool *done = qd_calloc(n, sizeof *done);
-    qd_code rc = list == NULL || done == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu jobs", n) : QD_OK;
-    if (rc != QD_OK) goto out;
-    n = left = collect(j, list);
+    qd_code rc = QD_OK;
+    if (list == NULL || done == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu jobs", n);
+        goto out;
+    }
+    n = collect(j, list);
+    size_t left = n;
     qsort(list, n, sizeof *list, by_tenant_and_age);
     /* Rounds: of each tenant its oldest; a tenant without room is done. */
     for (size_t at = start_at(list, n, j->last_tenant); left > 0 && budget > 0; at = (at + 1) % n) {

@@ -91,19 +91,17 @@ qd_code qd_jobs_create(qd_jobs *j, const char *id, const qd_job_spec *spec, bool
                        qd_err *err)
 {
     qd_job_record *rec = qd_job_record_new();
-    qd_code rc =
-        rec == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for job %.64s", id) : qd_text_set(&rec->id, id, err);
-    if (rc == QD_OK) {
-        ProtobufCMessage *copy = NULL;
-        rc = qd_msg_copy(&spec->base, &copy, err);
-        if (rc == QD_OK) rec->spec = (qd_job_spec *)(void *)copy;
-    }
-    if (rc == QD_OK) {
-        rec->state = QD_JOB_PENDING;
-        rec->created_ms = rec->updated_ms = qd_jobs_unix_ms(j);
-        rc = create(j, rec, unique, err);
-        qd_jobs_audit(j, spec->tenant, by, "job.create", id, rc);
-    }
+    ProtobufCMessage *copy = NULL;
+    if (rec == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for job %.64s", id);
+    qd_code rc = QD_OK;
+    QD_TRY(qd_text_set(&rec->id, id, err));
+    QD_TRY(qd_msg_copy(&spec->base, &copy, err));
+    rec->spec = (qd_job_spec *)(void *)copy;
+    rec->state = QD_JOB_PENDING;
+    rec->created_ms = rec->updated_ms = qd_jobs_unix_ms(j);
+    rc = create(j, rec, unique, err);
+    qd_jobs_audit(j, spec->tenant, by, "job.create", id, rc);
+out:
     qd_msg_free(rec);
     return rc;
 }

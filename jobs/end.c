@@ -127,6 +127,9 @@ qd_code qd_task_canceled(qd_task *t, uint64_t device_ms, qd_err *err)
     bool done = rc == QD_E_CONFLICT && t->rec->epoch == t->epoch && t->rec->state == QD_JOB_CANCELED;
     if (done) return QD_OK; /* an earlier try, or the sweep, did it */
     if (rc != QD_OK && rc != QD_E_CANCELED) return rc;
+    if (t->rec->state != QD_JOB_CANCELING)
+        return qd_fail(err, QD_E_USAGE, "job %s is %s: nobody canceled it", t->rec->id,
+                       qd_job_state_name(t->rec->state));
     rc = qd_cancel_disk(t->j, t->rec, err);
     if (rc == QD_OK) rc = qd_task_write(t, QD_JOB_CANCELING, QD_JOB_CANCELED, canceled_fn, &device_ms, err);
     if (rc == QD_OK) qd_task_over(t);
@@ -210,7 +213,9 @@ static qd_code count_other(void *ctx, const qd_worker_heartbeat *hb, uint64_t ag
     const qd_job_lane *lane = o->rec->spec->lane;
     bool fits = strcmp(hb->device_class, lane->device_class) == 0 &&
                 (strcmp(lane->numerics_id, "any") == 0 || strcmp(lane->numerics_id, hb->numerics_id) == 0);
-    bool could = fits && strcmp(hb->id, o->j->self) != 0 && age_ms < GONE_LEASES * o->j->opts.lease_ms;
+    bool leaving =
+        hb->state == QUANTD__WORKER_STATE__WORKER_DRAINING || hb->state == QUANTD__WORKER_STATE__WORKER_DRAINED;
+    bool could = fits && !leaving && strcmp(hb->id, o->j->self) != 0 && age_ms < GONE_LEASES * o->j->opts.lease_ms;
     if (could && !failed_by(o->rec, o->rec->n_failures, hb->id)) o->n++;
     return QD_OK;
 }
@@ -263,8 +268,8 @@ static qd_code give_up_fn(qd_task *t, void *arg, qd_err *err)
 qd_code qd_task_give_up(qd_task *t, qd_err *err)
 {
     qd_job_error *e = qd_job_error_new();
-    qd_code rc = e == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for an error") : QD_OK;
-    if (rc == QD_OK) rc = qd_text_set(&e->code, qd_code_name(QD_E_INTERNAL), err);
+    if (e == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for an error");
+    qd_code rc = qd_text_set(&e->code, qd_code_name(QD_E_INTERNAL), err);
     if (rc == QD_OK) rc = qd_text_set(&e->message, "given up: too many workers were lost over it", err);
     if (rc == QD_OK) {
         e->error_class = QUANTD__ERROR_CLASS__ERROR_JOB;

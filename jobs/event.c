@@ -76,7 +76,7 @@ void qd_event_ended(qd_jobs *j, const qd_job_record *rec)
                         .headers = headers,
                         .n_headers = sizeof headers / sizeof headers[0]};
         rc = qd_bus_publish(j->bus, &p, &ack, NULL);
-        if (rc == QD_E_AWAY) rc = qd_bus_publish(j->bus, &p, &ack, NULL);
+        if (rc == QD_E_AWAY) (void)!qd_bus_publish(j->bus, &p, &ack, NULL);
     }
     qd_msg_free(b); /* a lost one is no harm: the record's feed tells the end as well */
 }
@@ -109,7 +109,7 @@ void qd_event_dead(qd_jobs *j, const qd_job_record *rec)
                         .msg_id = id,
                         .expect_subject_seq = QD_REV_ANY};
         rc = qd_bus_publish(j->bus, &p, &ack, NULL);
-        if (rc == QD_E_AWAY) rc = qd_bus_publish(j->bus, &p, &ack, NULL);
+        if (rc == QD_E_AWAY) (void)!qd_bus_publish(j->bus, &p, &ack, NULL);
     }
     qd_msg_free(d); /* a lost one is no harm: dead jobs are the records that say FAILED */
 }

@@ -86,7 +86,7 @@ QD_MUST_CHECK qd_code qd_jobs_get(qd_jobs *j, const char *id, qd_job_record **re
 QD_MUST_CHECK qd_code qd_jobs_by_name(qd_jobs *j, const char *tenant, const char *name, char ret_id[QD_ID_BYTES],
                                       qd_err *err);
 /* Every record, in the order of last writes; those that cannot be read (a newer version) are counted and left out.
- * rec is lent for the call. ret_unread may be NULL. */
+ * rec is lent for the call. ret_unread may be NULL. The dead letters are the records that say FAILED. */
 typedef qd_code (*qd_jobs_each_fn)(void *ctx, const qd_job_record *rec, uint64_t rev, qd_err *err);
 QD_MUST_CHECK qd_code qd_jobs_each(qd_jobs *j, qd_jobs_each_fn fn, void *ctx, size_t *ret_unread, qd_err *err);
 
@@ -102,7 +102,8 @@ QD_MUST_CHECK qd_code qd_jobs_requeue(qd_jobs *j, const char *id, const qd_jobs_
  * succeeded stays. QD_E_BUSY: it has not ended. */
 QD_MUST_CHECK qd_code qd_jobs_delete(qd_jobs *j, const char *id, const qd_jobs_caller *by, qd_err *err);
 
-/* One entry of the audit trail; the calls above write theirs themselves, when something was changed or refused.
+/* One entry of the audit trail; the calls above write theirs themselves, when something was changed,
+ * create also when it was refused.
  * An entry that cannot be written is counted (qd_jobs_stats), it does not undo what was done. */
 void qd_jobs_audit(qd_jobs *j, const char *tenant, const qd_jobs_caller *by, const char *action, const char *subject,
                    qd_code outcome);

@@ -38,8 +38,8 @@ qd_code qd_lease_write(qd_jobs *j, const char *job_id, const char *worker, uint6
 {
     char key[QD_SUBJECT_BYTES];
     qd_lease *l = qd_lease_new();
-    qd_code rc = l == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for a lease") : QD_OK;
-    if (rc == QD_OK) rc = qd_text_set(&l->job_id, job_id, err);
+    if (l == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a lease");
+    qd_code rc = qd_text_set(&l->job_id, job_id, err);
     if (rc == QD_OK) rc = qd_text_set(&l->worker, worker, err);
     if (rc == QD_OK) {
         l->epoch = epoch;

@@ -143,8 +143,8 @@ static qd_code take_disk(qd_task *t, bool *ret_there, qd_err *err)
 static qd_code node_failure(qd_task *t, const qd_err *why, qd_err *err)
 {
     qd_job_error *e = qd_job_error_new();
-    qd_code rc = e == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for an error") : QD_OK;
-    if (rc == QD_OK) rc = qd_text_set(&e->code, qd_code_name(why->code), err);
+    if (e == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for an error");
+    qd_code rc = qd_text_set(&e->code, qd_code_name(why->code), err);
     if (rc == QD_OK) rc = qd_text_set(&e->message, why->msg, err);
     if (rc == QD_OK) {
         e->error_class = QUANTD__ERROR_CLASS__ERROR_NODE;

@@ -169,12 +169,12 @@ qd_code qd_task_set_progress(qd_task *t, const qd_progress *p, qd_err *err)
 
 static qd_code progress_fn(qd_task *t, void *arg, qd_err *err)
 {
-    return qd_task_set_progress(t, arg, err);
+    return qd_task_set_progress(t, *(const qd_progress *const *)arg, err);
 }
 
 qd_code qd_task_progress(qd_task *t, const qd_progress *p, qd_err *err)
 {
-    return qd_task_write(t, QD_JOB_RUNNING, QD_JOB_RUNNING, progress_fn, (void *)(uintptr_t)p, err);
+    return qd_task_write(t, QD_JOB_RUNNING, QD_JOB_RUNNING, progress_fn, &p, err);
 }
 
 qd_code qd_task_may_commit(qd_task *t, qd_err *err)
@@ -201,7 +201,7 @@ qd_code qd_task_log(qd_task *t, Quantd__LogLine **lines, size_t n, const qd_prog
     b->first_line = t->lines + 1;
     b->lines = lines; /* lent for the encoding */
     b->n_lines = n;
-    b->progress = (qd_progress *)(uintptr_t)p;
+    memcpy(&b->progress, &p, sizeof p);
     qd_buf_reset(&t->j->buf);
     rc = qd_event_batch_encode(b, &t->j->buf, err);
     b->lines = NULL;

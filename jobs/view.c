@@ -66,7 +66,8 @@ qd_code qd_view_put(qd_view *v, const qd_job_record *rec, uint64_t rev, uint64_t
         return QD_OK;
     }
     qd_tenant *t = qd_view_tenant(v, rec->spec->tenant);
-    if (t == NULL || !reserve(v)) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu jobs", v->n_jobs + 1);
+    if (t == NULL || !reserve(v) || v->jobs == NULL)
+        return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu jobs", v->n_jobs + 1);
     qd_view_job *job = qd_view_find(v, rec->id);
     if (job != NULL) {
         v->tenants[job->tenant].in[state_of(job->seen.state)]--;
@@ -161,7 +162,10 @@ qd_code qd_jobs_view_pump(qd_jobs *j, size_t n_max, bool *ret_synced, qd_err *er
 {
     qd_view *v = &j->view;
     qd_code rc = QD_OK;
-    if (v->feed == NULL) QD_TRY(qd_bus_kv_watch(j->bus, QD_BUCKET_JOBS, QD_KEYS_JOBS, &v->feed, err));
+    if (v->feed == NULL) {
+        QD_TRY(qd_bus_kv_watch(j->bus, QD_BUCKET_JOBS, QD_KEYS_JOBS, &v->feed, err));
+        v->generation++;
+    }
     for (size_t i = 0; n_max == 0 || i < n_max; i++) {
         qd_bus_msg m = {0};
         qd_bus_feed_event event = QD_FEED_NONE;
@@ -174,7 +178,11 @@ qd_code qd_jobs_view_pump(qd_jobs *j, size_t n_max, bool *ret_synced, qd_err *er
         }
         if (event == QD_FEED_MSG) rc = take_in(j, &m, err);
         qd_bus_msg_done(&m);
-        if (rc != QD_OK) goto out;
+        if (rc != QD_OK) { /* what it told is lost: have it tell everything anew */
+            qd_bus_feed_close(j->bus, v->feed);
+            v->feed = NULL;
+            goto out;
+        }
     }
     if (ret_synced != NULL) *ret_synced = v->synced;
 out:

@@ -52,12 +52,21 @@ qd_code qd_jobs_workers(qd_jobs *j, qd_jobs_worker_fn fn, void *ctx, qd_err *err
     return rc;
 }
 
+/* What is in the scratch buffer; the same order twice is one order. */
+static qd_code put_order(qd_jobs *j, const char *key, qd_err *err)
+{
+    qd_code rc = QD_E_AWAY;
+    for (int i = 0; i < QD_JOBS_TRIES && rc == QD_E_AWAY; i++)
+        rc = qd_bus_kv_put(j->bus, QD_BUCKET_LIVE, key, j->buf.data, j->buf.len, QD_REV_ANY, NULL, err);
+    return rc;
+}
+
 qd_code qd_jobs_drain(qd_jobs *j, const char *worker, const char *reason, const qd_jobs_caller *by, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_worker_order *o = qd_worker_order_new();
-    qd_code rc = o == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for an order") : QD_OK;
-    if (rc == QD_OK) rc = qd_key(QD_KEY_ORDER, worker, key, err);
+    if (o == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for an order");
+    qd_code rc = qd_key(QD_KEY_ORDER, worker, key, err);
     if (rc == QD_OK) rc = qd_text_set(&o->worker, worker, err);
     if (rc == QD_OK) rc = qd_text_set(&o->by, by == NULL || by->user == NULL ? j->self : by->user, err);
     if (rc == QD_OK) rc = qd_text_set(&o->reason, reason, err);
@@ -67,10 +76,7 @@ qd_code qd_jobs_drain(qd_jobs *j, const char *worker, const char *reason, const 
         qd_buf_reset(&j->buf);
         rc = qd_worker_order_encode(o, &j->buf, err);
     }
-    for (int i = 0; i < QD_JOBS_TRIES && rc == QD_OK; i++) { /* the same order twice is one order */
-        rc = qd_bus_kv_put(j->bus, QD_BUCKET_LIVE, key, j->buf.data, j->buf.len, QD_REV_ANY, NULL, err);
-        if (rc != QD_E_AWAY) break;
-    }
+    if (rc == QD_OK) rc = put_order(j, key, err);
     qd_jobs_audit(j, "operator", by, "worker.drain", worker, rc);
     qd_msg_free(o);
     return rc;

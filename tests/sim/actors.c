@@ -61,6 +61,9 @@ static void keep_house(actor *a)
         a->next_leaks_ms = now + 4000 + sim_random(4000);
         (void)!qd_jobs_sweep_leaks(a->jobs, &swept, NULL);
     }
+    sim_total.republished += swept.republished;
+    sim_total.swept_cancels += swept.canceled;
+    sim_total.names_freed += swept.names;
     if (swept.republished + swept.canceled + swept.names + swept.leases + swept.paths != 0)
         sim_say("sweep: %zu published again, %zu canceled, %zu names, %zu leases, %zu paths", swept.republished,
                 swept.canceled, swept.names, swept.leases, swept.paths);

@@ -7,6 +7,7 @@ static void cut(actor *a, uint64_t ms)
 {
     sim_say("%s is cut off for %llu ms", a->name, (unsigned long long)ms);
     qd_bus_mem_partition(a->real, true);
+    sim_total.cuts++;
     a->cut_until_ms = sim_now() + ms;
 }
 
@@ -18,6 +19,7 @@ bool sim_gate(void)
     if (!sim_faults()) return true;
     if (sim_chance(sim.p.crash)) {
         sim_say("%s crashes", a->name);
+        sim_total.crashes++;
         a->crashed = true;
         return false;
     }
@@ -25,6 +27,7 @@ bool sim_gate(void)
         uint64_t ms = 1 + sim_random(3 * LEASE_MS);
         sim_say("%s stops for %llu ms", a->name, (unsigned long long)ms);
         a->stalled = true;
+        sim_total.stops++;
         sim_sleep(ms);
         a->stalled = false;
         sim_say("%s goes on", a->name);
@@ -34,6 +37,7 @@ bool sim_gate(void)
         uint64_t ms = LEASE_MS / 2 + sim_random(2 * LEASE_MS);
         sim.outage_end_ms = sim_now() + ms;
         sim_say("the server is away");
+        sim_total.outages++;
         for (size_t i = 0; i < sim.n_actors; i++)
             if (sim.actors[i].real != NULL) cut(&sim.actors[i], ms);
     }

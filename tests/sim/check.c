@@ -56,6 +56,10 @@ static void check_end(const job *k, const qd_job_record *r)
     }
     if (r->state == QD_JOB_CANCELED && k->out) bad_step(k, r, "OUT is there");
     if (r->ended_ms == 0) bad_step(k, r, "no time of the end");
+    sim_total.succeeded += r->state == QD_JOB_SUCCEEDED;
+    sim_total.found_outs += r->state == QD_JOB_SUCCEEDED && r->epoch != k->out_epoch;
+    sim_total.failed += r->state == QD_JOB_FAILED;
+    sim_total.canceled += r->state == QD_JOB_CANCELED;
 }
 
 static void check_transition(const job *k, const qd_job_record *r)
@@ -67,6 +71,7 @@ static void check_transition(const job *k, const qd_job_record *r)
     case QD_JOB_PENDING:
         ok = k->state == QD_JOB_FAILED && k->requeues != 0 && same;
         attempts = 0;
+        sim_total.requeues++;
         break;
     case QD_JOB_QUEUING:
         ok = same && (k->state == QD_JOB_PENDING || k->state == QD_JOB_RUNNING) && r->owner[0] == '\0';
@@ -74,6 +79,8 @@ static void check_transition(const job *k, const qd_job_record *r)
             bool job_class = r->n_failures > k->n_failures &&
                              r->failures[r->n_failures - 1]->error_class == QUANTD__ERROR_CLASS__ERROR_JOB;
             attempts -= !job_class && attempts != 0;
+            sim_total.failures += r->n_failures > k->n_failures;
+            sim_total.hand_backs += r->n_failures == k->n_failures;
         }
         break;
     case QD_JOB_RUNNING:
@@ -84,6 +91,7 @@ static void check_transition(const job *k, const qd_job_record *r)
                  (k->state == QD_JOB_PENDING || k->state == QD_JOB_QUEUING || k->state == QD_JOB_RUNNING);
             attempts++;
             if (k->state == QD_JOB_RUNNING) check_takeover(k, r);
+            sim_total.takeovers += k->state == QD_JOB_RUNNING;
         }
         break;
     case QD_JOB_CANCELING:
@@ -117,6 +125,7 @@ static void check_record(const qd_mem_msg *m)
             sim_fail("%s is deleted, %s", k->id, qd_job_state_name(k->state));
         k->deleted = true;
         k->seen = false;
+        sim_total.deletes++;
         return;
     }
     if (qd_job_record_decode(m->m.data, m->m.bytes, &r, NULL) != QD_OK) {

@@ -41,6 +41,7 @@ static qd_code adopt(void *ctx, const qd_job_record *rec, bool *ret_found, qd_er
         sim_say("%s: staging %llu becomes %llu", k->id, (unsigned long long)newest->epoch,
                 (unsigned long long)rec->epoch);
         newest->epoch = rec->epoch;
+        sim_total.resumes++;
     }
     if (rec->epoch > k->adopted_epoch) k->adopted_epoch = rec->epoch;
     *ret_found = find(k, rec->epoch) != NULL;
@@ -79,6 +80,7 @@ static void trash_out(job *k)
 {
     if (!k->out) return;
     sim_say("%s: OUT to trash", k->id);
+    sim_total.outs_trashed++;
     if (k->seen && k->state == QD_JOB_SUCCEEDED) sim_fail("%s: OUT of a job that succeeded goes to trash", k->id);
     k->out = false;
     k->n_trash++;

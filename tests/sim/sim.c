@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -46,8 +47,28 @@ static const struct {
 
 enum {
     N_BUGS = sizeof all_bugs / sizeof all_bugs[0],
-    TOLD_MAX = 10 /* failing seeds a process */
+    TOLD_MAX = 10, /* failing seeds a process */
+    PROCESSES_MAX = 256,
+    MEANT_SEEDS = 10000 /* so many must show everything */
 };
+
+/* Tells the counts of all processes; whether each has happened at all. */
+static bool tell_counts(const sim_counts *all, unsigned n)
+{
+    static const char *const names[] = {
+#define X(name) #name,
+        SIM_COUNTS(X)
+#undef X
+    };
+    bool each = true;
+    for (size_t c = 0; c < sizeof names / sizeof names[0]; c++) {
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < n; i++) sum += ((const uint64_t *)&all[i])[c];
+        printf("%-14s %9" PRIu64 "\n", names[c], sum);
+        each = each && sum != 0;
+    }
+    return each;
+}
 
 /* One of n processes: every n-th seed. Returns how many failed. */
 static int run_share(uint64_t from, uint64_t to, unsigned share, unsigned n, const qd_jobs_bugs *bugs)
@@ -65,16 +86,27 @@ static int run_share(uint64_t from, uint64_t to, unsigned share, unsigned n, con
 static int run_all(uint64_t from, uint64_t to, unsigned n, const qd_jobs_bugs *bugs)
 {
     int failed = 0;
+    sim_counts *all = mmap(NULL, n * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) return 1;
     for (unsigned i = 0; i < n; i++) {
         fflush(stdout);
         pid_t pid = fork();
-        if (pid == 0) _exit(run_share(from, to, i, n, bugs) == 0 ? 0 : 1);
+        if (pid == 0) {
+            int bad = run_share(from, to, i, n, bugs);
+            all[i] = sim_total;
+            _exit(bad == 0 ? 0 : 1);
+        }
         if (pid < 0) return 1;
     }
     for (unsigned i = 0; i < n; i++) {
         int status = 0;
         if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) failed = 1;
     }
+    if (!tell_counts(all, n) && to - from >= MEANT_SEEDS) {
+        printf("some of it never happened\n");
+        failed = 1;
+    }
+    (void)munmap(all, n * sizeof *all);
     return failed;
 }
 
@@ -112,19 +144,21 @@ int main(int argc, char **argv)
             trace = true;
         } else if (strcmp(argv[i], "--bugs") == 0) {
             bugs = true;
-        } else if (value == NULL) {
-            return usage();
-        } else if (strcmp(argv[i], "--seeds") == 0) {
-            if (sscanf(value, "%" SCNu64 "..%" SCNu64, &from, &to) != 2) return usage();
+        } else if (value != NULL && strcmp(argv[i], "--seeds") == 0) {
+            char *dots = NULL;
+            from = strtoull(value, &dots, 10);
+            if (strncmp(dots, "..", 2) != 0) return usage();
+            to = strtoull(dots + 2, NULL, 10);
             i++;
-        } else if (strcmp(argv[i], "--seed") == 0) {
+        } else if (value != NULL && strcmp(argv[i], "--seed") == 0) {
             from = strtoull(value, NULL, 10);
             one = true;
             i++;
-        } else if (strcmp(argv[i], "--threads") == 0) {
+        } else if (value != NULL && strcmp(argv[i], "--threads") == 0) {
             threads = (unsigned)strtoul(value, NULL, 10);
+            if (threads == 0 || threads > PROCESSES_MAX) return usage();
             i++;
-        } else if (strcmp(argv[i], "--bug") == 0) {
+        } else if (value != NULL && strcmp(argv[i], "--bug") == 0) {
             for (int b = 0; b < N_BUGS; b++)
                 if (strcmp(all_bugs[b].name, value) == 0) bug = &all_bugs[b].bugs;
             if (bug == NULL) return usage();
@@ -141,7 +175,7 @@ int main(int argc, char **argv)
     }
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
-    int failed = run_all(from, to, threads == 0 ? 1 : threads, bug);
+    int failed = run_all(from, to, threads, bug);
     clock_gettime(CLOCK_MONOTONIC, &b);
     printf("%" PRIu64 " seeds, %s, %.1f s\n", to - from, failed ? "some FAILED" : "all well",
            (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));

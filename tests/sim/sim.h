@@ -87,6 +87,33 @@ typedef struct world {
 
 extern world sim; /* one a process */
 
+/* What has happened in all seeds so far: a simulation in which one of these never does shows nothing. */
+#define SIM_COUNTS(X) \
+    X(succeeded)      \
+    X(failed)         \
+    X(canceled)       \
+    X(takeovers)      \
+    X(resumes)        \
+    X(hand_backs)     \
+    X(failures)       \
+    X(crashes)        \
+    X(stops)          \
+    X(cuts)           \
+    X(outages)        \
+    X(found_outs)     \
+    X(outs_trashed)   \
+    X(republished)    \
+    X(swept_cancels)  \
+    X(names_freed)    \
+    X(requeues)       \
+    X(deletes)
+typedef struct sim_counts {
+#define X(name) uint64_t name;
+    SIM_COUNTS(X)
+#undef X
+} sim_counts;
+extern sim_counts sim_total;
+
 uint64_t sim_now(void);
 uint64_t sim_random(uint64_t below);
 bool sim_chance(uint32_t of_65536);

@@ -40,6 +40,20 @@ static void without_an_output_there_is_no_success(void **state)
     rig_free(r);
 }
 
+static void what_nobody_canceled_is_not_carried_out(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    create(r, "j1");
+    qd_task *t = take_run(r, &r->w1);
+    r->staging = 1;
+    assert_int_equal(qd_task_canceled(t, 0, NULL), QD_E_USAGE);
+    assert_int_equal(r->staging, 1);
+    assert_int_equal(state_of(r, "j1"), QD_JOB_RUNNING);
+    qd_task_free(t);
+    rig_free(r);
+}
+
 static void a_cancel_before_the_last_write_wins(void **state)
 {
     (void)state;
@@ -298,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_finished_job_says_what_it_made),
         cmocka_unit_test(without_an_output_there_is_no_success),
+        cmocka_unit_test(what_nobody_canceled_is_not_carried_out),
         cmocka_unit_test(a_cancel_before_the_last_write_wins),
         cmocka_unit_test(a_cancel_after_the_last_write_is_told_so),
         cmocka_unit_test(a_hand_back_is_not_counted),

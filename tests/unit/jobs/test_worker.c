@@ -80,7 +80,9 @@ static void an_order_to_drain_is_seen_and_obeyed_once(void **state)
     assert_int_equal(qd_jobs_order(r->w1.jobs, &drain, NULL), QD_OK);
     assert_false(drain);
     assert_int_equal(qd_jobs_order_done(r->w1.jobs, NULL), QD_OK);
+    lose(&r->gate, LOSE_REQUEST, 0);
     assert_int_equal(qd_jobs_drain(r->gate.jobs, "w1", "maintenance", NULL, NULL), QD_OK);
+    assert_true(r->gate.lost);
     assert_int_equal(qd_jobs_order(r->w2.jobs, &drain, NULL), QD_OK);
     assert_false(drain);
     assert_int_equal(qd_jobs_order(r->w1.jobs, &drain, NULL), QD_OK);
