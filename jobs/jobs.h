@@ -42,6 +42,7 @@ typedef struct qd_jobs_bugs {
     bool queue_by_id;          /* queue messages are published once within the duplicate window */
     bool out_before_staging;   /* a cancel looks for OUT while staging can still become it */
     bool wait_for_no_lease;    /* no lease is made for an owner that died before its first */
+    bool keep_name_revision;   /* a name found to be the job's own is not written again */
 } qd_jobs_bugs;
 
 typedef struct qd_jobs_opts {
