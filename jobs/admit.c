@@ -71,13 +71,19 @@ static size_t start_at(const waiting *list, size_t n, const char *last)
     return 0;
 }
 
-static bool room_for_one(qd_jobs *j, const char *tenant)
+static bool room_for_one(qd_jobs *j, qd_tenant *t)
 {
-    qd_tenant *t = qd_view_tenant(&j->view, tenant);
-    if (t == NULL) return false;
     qd_tenant_refresh(j, t);
     size_t busy = t->in[QD_JOB_QUEUING] + t->in[QD_JOB_RUNNING] + t->in[QD_JOB_CANCELING];
     return t->running_max == 0 || busy < t->running_max;
+}
+
+/* Whether there is anything to admit at all: with many jobs that must wait, the usual answer is no. */
+static bool any_room(qd_jobs *j)
+{
+    for (size_t i = 0; i < j->view.n_tenants; i++)
+        if (j->view.tenants[i].in[QD_JOB_PENDING] != 0 && room_for_one(j, &j->view.tenants[i])) return true;
+    return false;
 }
 
 static size_t collect(const qd_jobs *j, waiting *list)
@@ -96,7 +102,7 @@ static size_t collect(const qd_jobs *j, waiting *list)
 qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
 {
     size_t n = qd_jobs_view_in(j, NULL, QD_JOB_PENDING), budget = ADMIT_MAX;
-    if (n == 0) return QD_OK;
+    if (n == 0 || !any_room(j)) return QD_OK;
     waiting *list = qd_calloc(n, sizeof *list);
     bool *done = qd_calloc(n, sizeof *done);
     qd_code rc = QD_OK;
@@ -111,7 +117,8 @@ qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
     for (size_t at = start_at(list, n, j->last_tenant); left > 0 && budget > 0; at = (at + 1) % n) {
         bool admitted = false;
         if (done[at] || (at > 0 && !done[at - 1] && strcmp(list[at - 1].tenant, list[at].tenant) == 0)) continue;
-        if (!room_for_one(j, list[at].tenant)) {
+        qd_tenant *t = qd_view_tenant(&j->view, list[at].tenant);
+        if (t == NULL || !room_for_one(j, t)) {
             for (size_t i = at; i < n && strcmp(list[i].tenant, list[at].tenant) == 0; i++, left--) done[i] = true;
             continue;
         }

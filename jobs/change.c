@@ -87,11 +87,10 @@ qd_code qd_job_forget(qd_jobs *j, const qd_job_record *rec, uint64_t rev, qd_err
 {
     char key[QD_SUBJECT_BYTES];
     qd_code rc = QD_OK;
+    bool disk = j->opts.disk != NULL && rec->epoch != 0; /* else it was never taken */
     /* OUT only where nothing can bring the job back: a FAILED one may be requeued this very moment. */
-    if (rec->state != QD_JOB_SUCCEEDED && j->opts.disk != NULL)
-        QD_TRY(j->opts.disk->discard_staging(j->opts.disk->ctx, rec, err));
-    if (rec->state == QD_JOB_CANCELED && j->opts.disk != NULL)
-        QD_TRY(j->opts.disk->discard_output(j->opts.disk->ctx, rec, err));
+    if (disk && rec->state != QD_JOB_SUCCEEDED) QD_TRY(j->opts.disk->discard_staging(j->opts.disk->ctx, rec, err));
+    if (disk && rec->state == QD_JOB_CANCELED) QD_TRY(j->opts.disk->discard_output(j->opts.disk->ctx, rec, err));
     QD_TRY(qd_key(QD_KEY_JOB, rec->id, key, err));
     QD_TRY(qd_bus_kv_delete(j->bus, QD_BUCKET_JOBS, key, rev, err));
     QD_TRY(qd_name_drop(j, rec->spec->tenant, rec->spec->name, rec->id, err)); /* left over, it is a leak */

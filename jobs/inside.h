@@ -31,6 +31,8 @@ struct qd_jobs {
     uint64_t order_rev;
     char last_tenant[QD_ID_BYTES]; /* served last by admission */
     uint64_t queue_full_until_ms;  /* own clock */
+    uint64_t missing_since_ms;     /* own clock: fewer messages than jobs since then; 0: there are not */
+    size_t repair_at;              /* where the next repair begins in the view */
     qd_leak *leaks;                /* owned */
     size_t n_leaks;
 };

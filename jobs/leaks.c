@@ -16,6 +16,7 @@ typedef struct cleaning {
     qd_jobs_swept *ret;
     qd_leak *found; /* names without a record, now */
     size_t n_found;
+    qd_code first; /* of the directories: one that fails does not stand before the others */
 } cleaning;
 
 /* What became of a job. *ret_state is QD_JOB_... of 0 when it is gone for sure. */
@@ -92,9 +93,11 @@ static qd_code look_at_path(void *ctx, const qd_disk_item *item, qd_err *err)
      * is somebody's model. */
     if (rc == QD_OK && item->kind == QD_DISK_OUTPUT) go = rec != NULL && rec->state == QD_JOB_CANCELED;
     qd_msg_free(rec);
-    if (rc == QD_OK && go) rc = d->discard(d->ctx, item, err);
-    if (rc == QD_OK && go) c->ret->paths++;
-    return skip(rc) ? QD_OK : rc;
+    if (rc != QD_OK || !go) return skip(rc) ? QD_OK : rc;
+    rc = d->discard(d->ctx, item, c->first == QD_OK ? err : NULL);
+    if (c->first == QD_OK) c->first = rc;
+    c->ret->paths += rc == QD_OK;
+    return QD_OK;
 }
 
 qd_code qd_jobs_sweep_leaks(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
@@ -110,7 +113,8 @@ qd_code qd_jobs_sweep_leaks(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
     QD_TRY(qd_bus_kv_list(j->bus, QD_BUCKET_LIVE, QD_KEYS_LEASES, look_at_lease, &c, err));
     if (j->opts.disk != NULL) QD_TRY(j->opts.disk->each(j->opts.disk->ctx, look_at_path, &c, err));
     uint64_t newest = j->view.newest_ms; /* of the bucket's clock, as far as we know it */
-    if (newest > MARKER_AGE_MS) rc = qd_bus_kv_compact(j->bus, QD_BUCKET_JOBS, ">", newest - MARKER_AGE_MS, &n, err);
+    if (newest > MARKER_AGE_MS) QD_TRY(qd_bus_kv_compact(j->bus, QD_BUCKET_JOBS, ">", newest - MARKER_AGE_MS, &n, err));
+    rc = c.first;
 out:
     qd_free(c.found);
     return rc;

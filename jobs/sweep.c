@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum {
-    REPAIR_MAX = 1000 /* jobs a call */
+    REPAIR_MAX = 1000, /* messages a call, when some are missing */
+    SLOW_MAX = 2       /* when none are */
 };
 
 /* A queued or running job whose record has not changed for two leases: its message may be gone (an acknowledgement of a
@@ -72,29 +73,54 @@ static qd_code retire(qd_jobs *j, const qd_jobs_seen *seen, qd_jobs_swept *ret, 
     return rc == QD_E_NOT_FOUND || rc == QD_E_BUSY || rc == QD_E_CONFLICT ? QD_OK : rc;
 }
 
+/* How many messages to look after now. While the queue holds as many as there are jobs waiting or running, none can
+ * have been lost, but for those that messages of ended jobs make up for: a few are looked after all the same, so that a
+ * thousand programs ask a few thousand times a second and not a thousand times all jobs. */
+static size_t messages_budget(qd_jobs *j)
+{
+    qd_bus_stream_state queue = {0};
+    uint64_t now_ms = qd_jobs_mono_ms(j);
+    size_t want = qd_jobs_view_in(j, NULL, QD_JOB_QUEUING) + qd_jobs_view_in(j, NULL, QD_JOB_RUNNING);
+    if (want == 0 || qd_bus_stream(j->bus, QD_STREAM_JOBS, &queue, NULL) != QD_OK || queue.msgs >= want) {
+        j->missing_since_ms = 0;
+        return SLOW_MAX;
+    }
+    if (j->missing_since_ms == 0) j->missing_since_ms = now_ms;
+    return now_ms - j->missing_since_ms >= j->opts.lease_ms ? REPAIR_MAX : SLOW_MAX;
+}
+
+/* What one job needs, if anything. *budget: messages that may still be looked after. */
+static qd_code repair_job(qd_jobs *j, qd_view_job *job, size_t *budget, qd_jobs_swept *ret, qd_err *err)
+{
+    qd_jobs_seen seen = job->seen; /* a deleted job's place is taken by another's */
+    uint64_t now_ms = qd_jobs_mono_ms(j), still_ms = now_ms - qd_max_u64(seen.since_ms, job->checked_ms);
+    bool waits = seen.state == QD_JOB_QUEUING || seen.state == QD_JOB_RUNNING;
+    if (waits && *budget > 0 && still_ms >= 2 * j->opts.lease_ms) {
+        job->checked_ms = now_ms;
+        --*budget;
+        return republish(j, &seen, ret, err);
+    }
+    if (seen.state == QD_JOB_CANCELING && j->opts.disk != NULL && still_ms >= j->opts.lease_ms / 4)
+        return repair_cancel(j, seen.id, ret, err);
+    if (qd_job_state_terminal(seen.state) && j->opts.retention_ms != 0 &&
+        qd_jobs_unix_ms(j) > seen.ended_ms + j->opts.retention_ms)
+        return retire(j, &seen, ret, err);
+    return QD_OK;
+}
+
+/* One job that cannot be mended (its disk fails) does not stand before the others: the first error is told at the end.
+ */
 static qd_code repair(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
 {
-    size_t n = 0;
-    qd_code rc = QD_OK;
-    for (size_t i = 0; i < j->view.n_jobs && n < REPAIR_MAX && rc == QD_OK; i++) {
-        qd_view_job *job = &j->view.jobs[i];
-        qd_jobs_seen seen = job->seen; /* a deleted job's place is taken by another's */
-        uint64_t still_ms = qd_jobs_mono_ms(j) - qd_max_u64(seen.since_ms, job->checked_ms);
-        bool waits = seen.state == QD_JOB_QUEUING || seen.state == QD_JOB_RUNNING;
-        if (waits && still_ms >= 2 * j->opts.lease_ms) {
-            job->checked_ms = qd_jobs_mono_ms(j);
-            rc = republish(j, &seen, ret, err);
-            n++;
-        } else if (seen.state == QD_JOB_CANCELING && j->opts.disk != NULL && still_ms >= j->opts.lease_ms / 4) {
-            rc = repair_cancel(j, seen.id, ret, err);
-            n++;
-        } else if (qd_job_state_terminal(seen.state) && j->opts.retention_ms != 0 &&
-                   qd_jobs_unix_ms(j) > seen.ended_ms + j->opts.retention_ms) {
-            rc = retire(j, &seen, ret, err);
-            n++;
-        }
+    size_t budget = messages_budget(j), n = j->view.n_jobs;
+    qd_code first = QD_OK;
+    for (size_t i = 0; i < n && j->view.n_jobs != 0; i++) {
+        size_t at = j->repair_at++ % j->view.n_jobs; /* goes on where the last sweep stopped */
+        qd_code rc = repair_job(j, &j->view.jobs[at], &budget, ret, first == QD_OK ? err : NULL);
+        if (first == QD_OK) first = rc;
+        if (rc == QD_E_AWAY || rc == QD_E_NO_MEMORY) break;
     }
-    return rc;
+    return first;
 }
 
 qd_code qd_jobs_sweep(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)

@@ -156,7 +156,7 @@ static qd_code disk_output(void *ctx, const qd_job_record *rec, bool *ret_there,
 static qd_code disk_discard_staging(void *ctx, const qd_job_record *rec, qd_err *err)
 {
     rig *r = ctx;
-    (void)err;
+    if (r->disk_fails) return qd_fail(err, QD_E_IO, "the disk fails");
     if (r->staging != 0 && r->staging <= rec->epoch) {
         r->staging = 0;
         r->trash = true;
@@ -168,7 +168,7 @@ static qd_code disk_discard_output(void *ctx, const qd_job_record *rec, qd_err *
 {
     rig *r = ctx;
     (void)rec;
-    (void)err;
+    if (r->disk_fails) return qd_fail(err, QD_E_IO, "the disk fails");
     r->trash = r->trash || r->out;
     r->out = false;
     return QD_OK;

@@ -134,6 +134,61 @@ static void a_lost_message_is_published_again(void **state)
     }
 }
 
+static void many_lost_messages_are_found_by_their_number(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    qd_jobs_swept swept = {0};
+    uint64_t n = 0;
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "j%d", i);
+        record(r, id, "a");
+    }
+    admit(r);
+    pass_ms(r, 2 * LEASE_MS);
+    assert_int_equal(qd_jobs_sweep(r->gate.jobs, &swept, NULL), QD_OK);
+    assert_int_equal(swept.republished, 0);
+    for (int i = 0; i < 20; i++) {
+        char subject[64];
+        (void)snprintf(subject, sizeof subject, "quant.job.cpu.any.0.j%d", i);
+        assert_int_equal(qd_bus_purge(r->gate.real, QD_STREAM_JOBS, subject, QD_REV_ANY, &n, NULL), QD_OK);
+    }
+    assert_int_equal(qd_jobs_sweep(r->gate.jobs, &swept, NULL), QD_OK);
+    assert_true(swept.republished < 20);
+    pass_ms(r, 2 * LEASE_MS);
+    assert_int_equal(qd_jobs_sweep(r->gate.jobs, &swept, NULL), QD_OK);
+    assert_int_equal(swept.republished, 20);
+    assert_int_equal(stream_msgs(r, QD_STREAM_JOBS), 20);
+    rig_free(r);
+}
+
+static void one_directory_that_fails_does_not_stand_before_the_others(void **state)
+{
+    (void)state;
+    qd_jobs_opts opts = {.retention_ms = 1000};
+    rig *r = rig_new(&opts);
+    qd_jobs_swept swept = {0};
+    qd_job_state s = QD_JOB_PENDING;
+    for (int i = 1; i <= 2; i++) create(r, i == 1 ? "j1" : "j2");
+    qd_task *t = take_run(r, &r->w1);
+    assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_OK);
+    assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j2", "", NULL, &s, NULL), QD_OK);
+    r->disk_fails = true;
+    for (int i = 0; i < 6; i++) {
+        pass_ms(r, LEASE_MS);
+        qd_code rc = qd_jobs_sweep(r->gate.jobs, &swept, NULL);
+        assert_true(rc == QD_OK || rc == QD_E_IO);
+    }
+    assert_int_equal(state_of(r, "j1"), QD_JOB_CANCELING); /* cannot be */
+    assert_true(record_gone(r, "j2"));
+    r->disk_fails = false;
+    assert_int_equal(qd_jobs_sweep(r->gate.jobs, &swept, NULL), QD_OK);
+    assert_int_equal(state_of(r, "j1"), QD_JOB_CANCELED);
+    qd_task_free(t);
+    rig_free(r);
+}
+
 static void the_cancel_of_a_dead_worker_needs_no_other_worker(void **state)
 {
     (void)state;
@@ -291,6 +346,8 @@ int main(void)
         cmocka_unit_test(sweeps_at_the_same_time_admit_a_job_once),
         cmocka_unit_test(whichever_call_of_an_admission_is_lost_the_job_is_queued_once),
         cmocka_unit_test(a_lost_message_is_published_again),
+        cmocka_unit_test(many_lost_messages_are_found_by_their_number),
+        cmocka_unit_test(one_directory_that_fails_does_not_stand_before_the_others),
         cmocka_unit_test(the_cancel_of_a_dead_worker_needs_no_other_worker),
         cmocka_unit_test(the_cancel_of_a_job_handed_back_takes_its_directories),
         cmocka_unit_test(ended_jobs_are_forgotten_after_their_time),
