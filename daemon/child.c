@@ -83,7 +83,8 @@ static void put(qd_child_link *l, const Quantd__ChildFrame *frame)
 
 static Quantd__ChildFrame new_frame(Quantd__ChildFrame__BodyCase body)
 {
-    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildFrame f;
+    quantd__child_frame__init(&f);
     f.version = QD_WIRE_VERSION;
     f.body_case = body;
     return f;
@@ -108,8 +109,10 @@ static void clean_text(const char *text, char *ret, size_t bytes)
 void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *text)
 {
     char line[LINE_BYTES_MAX];
-    Quantd__LogLine one = QUANTD__LOG_LINE__INIT, *lines[] = {&one};
-    Quantd__ChildLog log = QUANTD__CHILD_LOG__INIT;
+    Quantd__LogLine one, *lines[] = {&one};
+    quantd__log_line__init(&one);
+    Quantd__ChildLog log;
+    quantd__child_log__init(&log);
     Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_LOG);
     clean_text(text, line, sizeof line);
     one.time_ms = qd_unix_ms();
@@ -135,7 +138,8 @@ qd_code qd_child_link_ask(qd_child_link *l, qd_err *err)
 
 static void put_tick(qd_child_link *l)
 {
-    Quantd__ChildTick tick = QUANTD__CHILD_TICK__INIT;
+    Quantd__ChildTick tick;
+    quantd__child_tick__init(&tick);
     Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_TICK);
     tick.ticks = l->ticks;
     tick.progress = l->phase[0] != '\0' ? &l->progress : NULL;
@@ -238,8 +242,10 @@ static void put_end(qd_child_link *l, qd_code code, const qd_err *err, Quantd__R
                     uint64_t device_ms)
 {
     char text[QD_ERR_MSG_BYTES], name[64];
-    Quantd__ChildEnd end = QUANTD__CHILD_END__INIT;
-    Quantd__JobError error = QUANTD__JOB_ERROR__INIT;
+    Quantd__ChildEnd end;
+    quantd__child_end__init(&end);
+    Quantd__JobError error;
+    quantd__job_error__init(&error);
     Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_END);
     end.ok = code == QD_OK;
     end.device_ms = device_ms;
@@ -268,7 +274,8 @@ int qd_child_main(int fd, long parent_pid)
     char path[QD_CHILD_PATH_BYTES] = "";
     qd_child_link l = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .wake_fd = -1, .cancel = &cancel};
-    Quantd__ReportSummary report = QUANTD__REPORT_SUMMARY__INIT;
+    Quantd__ReportSummary report;
+    quantd__report_summary__init(&report);
     Quantd__ChildFrame *start = NULL;
     qd_pool *link_thread = NULL;
     qd_err err = {0};

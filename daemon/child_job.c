@@ -43,7 +43,8 @@ static uint32_t permille(const qd_progress *p)
 
 static void on_progress(void *ctx, const qd_progress *p)
 {
-    Quantd__Progress out = QUANTD__PROGRESS__INIT;
+    Quantd__Progress out;
+    quantd__progress__init(&out);
     out.layer = p->layer < 0 ? 0 : (uint32_t)p->layer + 1;
     out.layers = p->n_layers < 0 ? 0 : (uint32_t)p->n_layers;
     out.permille = permille(p);

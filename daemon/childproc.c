@@ -113,7 +113,8 @@ qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, c
 {
     int fds[2] = {-1, -1};
     qd_code rc = QD_OK;
-    Quantd__ChildFrame first = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildFrame first;
+    quantd__child_frame__init(&first);
     qd_child_start lent = *start; /* the frame wants it writable */
     qd_childproc *c = qd_calloc(1, sizeof *c);
     if (c == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a child");
@@ -340,7 +341,8 @@ static void put(qd_childproc *c, const Quantd__ChildFrame *frame)
 
 void qd_childproc_allow(qd_childproc *c)
 {
-    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildFrame f;
+    quantd__child_frame__init(&f);
     f.version = QD_WIRE_VERSION;
     f.body_case = QUANTD__CHILD_FRAME__BODY_ALLOW;
     f.allow = true;
@@ -349,7 +351,8 @@ void qd_childproc_allow(qd_childproc *c)
 
 void qd_childproc_alive(qd_childproc *c, uint64_t alive_ms)
 {
-    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildFrame f;
+    quantd__child_frame__init(&f);
     f.version = QD_WIRE_VERSION;
     f.body_case = QUANTD__CHILD_FRAME__BODY_ALIVE_MS;
     f.alive_ms = alive_ms;
@@ -358,8 +361,10 @@ void qd_childproc_alive(qd_childproc *c, uint64_t alive_ms)
 
 void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reason, uint64_t kill_ms)
 {
-    Quantd__ChildFrame f = QUANTD__CHILD_FRAME__INIT;
-    Quantd__ChildStop stop = QUANTD__CHILD_STOP__INIT;
+    Quantd__ChildFrame f;
+    quantd__child_frame__init(&f);
+    Quantd__ChildStop stop;
+    quantd__child_stop__init(&stop);
     char text[256];
     (void)snprintf(text, sizeof text, "%s", reason != NULL ? reason : "");
     stop.kind = kind;

@@ -38,8 +38,10 @@ static void send_frame(qd_frames *f, const Quantd__ChildFrame *frame)
 
 static void tick_for_ever(qd_frames *f, bool advance)
 {
-    Quantd__ChildTick tick = QUANTD__CHILD_TICK__INIT;
-    Quantd__ChildFrame frame = QUANTD__CHILD_FRAME__INIT;
+    Quantd__ChildTick tick;
+    quantd__child_tick__init(&tick);
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
     frame.version = QD_WIRE_VERSION;
     frame.body_case = QUANTD__CHILD_FRAME__BODY_TICK;
     frame.tick = &tick;
@@ -52,9 +54,12 @@ static void tick_for_ever(qd_frames *f, bool advance)
 
 static void say(qd_frames *f, char *text)
 {
-    Quantd__LogLine line = QUANTD__LOG_LINE__INIT, *lines[] = {&line};
-    Quantd__ChildLog log = QUANTD__CHILD_LOG__INIT;
-    Quantd__ChildFrame frame = QUANTD__CHILD_FRAME__INIT;
+    Quantd__LogLine line, *lines[] = {&line};
+    quantd__log_line__init(&line);
+    Quantd__ChildLog log;
+    quantd__child_log__init(&log);
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
     line.text = text;
     log.lines = lines;
     log.n_lines = 1;

@@ -35,9 +35,12 @@ static void end(pair *p)
 static qd_code put_log(qd_frames *f, char *text, size_t n_lines)
 {
     qd_err err = {0};
-    Quantd__LogLine line = QUANTD__LOG_LINE__INIT, *lines[256];
-    Quantd__ChildLog log = QUANTD__CHILD_LOG__INIT;
-    Quantd__ChildFrame frame = QUANTD__CHILD_FRAME__INIT;
+    Quantd__LogLine line, *lines[256];
+    quantd__log_line__init(&line);
+    Quantd__ChildLog log;
+    quantd__child_log__init(&log);
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
     line.text = text;
     for (size_t i = 0; i < n_lines; i++) lines[i] = &line;
     log.lines = lines;
