@@ -26,6 +26,7 @@ static const char k_usage[] =
     "  -o, --output OUT     the new model directory will be OUT.<job id> (default: $QD_OUTPUT/<model>-<template>.<job "
     "id>)\n"
     "  --set NAME=VALUE     a setting of the template (may be repeated)\n"
+    "  --calib FILE         calibration data that the worker sees under the same path (may be repeated)\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --name NAME          a name that no other job of the tenant has\n"
     "  --priority N         0 (first) to 9 (last), default 5\n"
@@ -36,22 +37,22 @@ static const char k_usage[] =
 typedef struct submit_args {
     qd_remote_args remote;
     const char *tmpl, *output, *format, *name, *templates;
-    qd_arg_list settings, rest;
+    qd_arg_list settings, calib, rest;
     uint64_t priority, memory;
     bool watch;
 } submit_args;
 
 static qd_code parse(int argc, char **argv, submit_args *a, qd_err *err)
 {
-    qd_opt opts[9 + QD_REMOTE_OPTS] = {
+    qd_opt opts[10 + QD_REMOTE_OPTS] = {
         {"--template", NULL, QD_OPT_TEXT, &a->tmpl},       {"--output", "-o", QD_OPT_TEXT, &a->output},
         {"--set", NULL, QD_OPT_LIST, &a->settings},        {"--format", NULL, QD_OPT_TEXT, &a->format},
         {"--name", NULL, QD_OPT_TEXT, &a->name},           {"--priority", NULL, QD_OPT_COUNT, &a->priority},
         {"--templates", NULL, QD_OPT_TEXT, &a->templates}, {"--memory", NULL, QD_OPT_BYTES, &a->memory},
-        {"--watch", NULL, QD_OPT_FLAG, &a->watch},
+        {"--watch", NULL, QD_OPT_FLAG, &a->watch},         {"--calib", NULL, QD_OPT_LIST, &a->calib},
     };
     a->priority = PRIORITY_DEFAULT;
-    uint32_t n = 9 + qd_remote_opts(&a->remote, opts + 9);
+    uint32_t n = 10 + qd_remote_opts(&a->remote, opts + 10);
     qd_code rc = qd_args_parse(argc, argv, opts, n, 0, 1, &a->rest, err);
     if (rc != QD_OK || a->remote.help) return rc;
     if (a->rest.n != 1) return qd_fail(err, QD_E_USAGE, "which model? see quantctl submit --help");
@@ -139,6 +140,18 @@ out:
     return rc;
 }
 
+static qd_code add_calibration(const submit_args *a, qd_job_spec *spec, qd_err *err)
+{
+    for (uint32_t i = 0; i < a->calib.n; i++) {
+        char path[PATH_MAX];
+        if (realpath(a->calib.items[i], path) == NULL)
+            return qd_fail_errno(err, QD_E_INPUT, errno, "%s", a->calib.items[i]);
+        qd_code rc = qd_text_add(&spec->calibration_files, &spec->n_calibration_files, path, err);
+        if (rc != QD_OK) return rc;
+    }
+    return QD_OK;
+}
+
 static qd_code make_spec(const submit_args *a, const qd_remote *r, const char *id, qd_job_spec **ret, qd_err *err)
 {
     char model[PATH_MAX];
@@ -156,6 +169,7 @@ static qd_code make_spec(const submit_args *a, const qd_remote *r, const char *i
     QD_TRY(make_output(a, model, tmpl.id, id, &output, err));
     QD_TRY(pin_source(model, &s->source, err));
     QD_TRY(add_values(a, &tmpl, s, err));
+    QD_TRY(add_calibration(a, s, err));
     if (a->name != NULL)
         qd_buf_str(&name, a->name);
     else

@@ -5,13 +5,21 @@
 #include "engine/job.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 enum {
     SETTINGS_MAX = 64,
-    QUANTIZE_PERMILLE = 850 /* of the whole; the rest is verification */
+    CALIBRATED_PERMILLE = 700, /* of the whole, where there is calibration */
+    QUANTIZED_PERMILLE = 900   /* the rest is verification */
 };
+
+typedef struct run {
+    qd_child_link *link;
+    bool own_data;   /* the job came with calibration data */
+    bool calibrated; /* it has a phase of calibration */
+} run;
 
 Quantd__ErrorClass qd_child_error_class(qd_code code)
 {
@@ -32,36 +40,49 @@ Quantd__ErrorClass qd_child_error_class(qd_code code)
     }
 }
 
-static uint32_t permille(const qd_progress *p)
+static uint32_t permille(const run *r, const qd_progress *p)
 {
     double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;
+    uint32_t from = r->calibrated ? CALIBRATED_PERMILLE : 0, to = QUANTIZED_PERMILLE;
     if (part > 1.0) part = 1.0;
-    if (strcmp(p->phase, "quantize") == 0) return (uint32_t)(part * QUANTIZE_PERMILLE);
-    if (strcmp(p->phase, "verify") == 0) return QUANTIZE_PERMILLE + (uint32_t)(part * (1000 - QUANTIZE_PERMILLE));
-    return QUANTIZE_PERMILLE;
+    if (strcmp(p->phase, "calibrate") == 0) {
+        from = 0;
+        to = CALIBRATED_PERMILLE;
+    } else if (strcmp(p->phase, "quantize") != 0) {
+        from = QUANTIZED_PERMILLE;
+        to = strcmp(p->phase, "verify") == 0 ? 1000 : from;
+    }
+    return from + (uint32_t)(part * (to - from));
 }
 
 static void on_progress(void *ctx, const qd_progress *p)
 {
+    run *r = ctx;
     Quantd__Progress out;
     quantd__progress__init(&out);
+    if (!r->calibrated && strcmp(p->phase, "calibrate") == 0) {
+        r->calibrated = true;
+        if (r->own_data) /* in the words that users of the APIs know */
+            qd_child_link_log(r->link, QUANTD__LOG_LEVEL__LOG_INFO, "data process succeeded, start to quantization");
+    }
     out.layer = p->layer < 0 ? 0 : (uint32_t)p->layer + 1;
     out.layers = p->n_layers < 0 ? 0 : (uint32_t)p->n_layers;
-    out.permille = permille(p);
+    out.permille = permille(r, p);
     out.eta_ms = p->eta_s > 0 && p->eta_s < 1e9 ? (uint64_t)(p->eta_s * 1000) : 0;
     out.bytes_done = p->done_bytes;
     out.bytes_total = p->total_bytes;
-    qd_child_link_progress(ctx, p->phase, &out, p->n_steps);
+    qd_child_link_progress(r->link, p->phase, &out, p->n_steps);
 }
 
 static void on_note(void *ctx, qd_note_level level, const char *text)
 {
-    qd_child_link_log(ctx, level == QD_NOTE_WARN ? QUANTD__LOG_LEVEL__LOG_WARN : QUANTD__LOG_LEVEL__LOG_INFO, text);
+    qd_child_link_log(((run *)ctx)->link,
+                      level == QD_NOTE_WARN ? QUANTD__LOG_LEVEL__LOG_WARN : QUANTD__LOG_LEVEL__LOG_INFO, text);
 }
 
 static qd_code on_may_commit(void *ctx, qd_err *err)
 {
-    return qd_child_link_ask(ctx, err);
+    return qd_child_link_ask(((run *)ctx)->link, err);
 }
 
 /* The source is still what it was when the job was created. */
@@ -101,13 +122,16 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     qd_values values;
     qd_job_result result = {0};
     qd_code rc = QD_OK;
-    const qd_job_events events = {.ctx = link, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
+    run r = {.link = link, .own_data = start->n_calibration_paths != 0};
+    const qd_job_events events = {.ctx = &r, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
     qd_job_opts opts = {.model_dir = spec->source_path,
                         .out_dir = spec->output_path,
                         .staging_dir = start->staging_path,
                         .tmpl = &tmpl,
                         .values = &values,
                         .device = start->device,
+                        .calib_files = (const char *const *)start->calibration_paths,
+                        .n_calib_files = (uint32_t)start->n_calibration_paths,
                         .n_threads = start->threads,
                         .memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : start->memory_bytes,
                         .resume = start->resume};

@@ -34,6 +34,33 @@ static qd_code check_paths(const qd_worker *w, const qd_job_spec *spec, qd_err *
     return QD_OK;
 }
 
+/* A job names its calibration data by the ids of uploaded files, or by absolute paths. */
+static qd_code add_calibration(const qd_worker *w, const char *file, qd_child_start *s, qd_err *err)
+{
+    char key[QD_SUBJECT_BYTES];
+    qd_bus_msg m = {0};
+    qd_file_meta *meta = NULL;
+    const char *path = file;
+    qd_code rc = QD_OK;
+    if (file[0] != '/') {
+        QD_TRY(qd_key(QD_KEY_FILE, file, key, err));
+        rc = qd_bus_kv_get(w->bus, QD_BUCKET_ACCESS, key, &m, err);
+        if (rc == QD_E_NOT_FOUND) rc = qd_fail(err, QD_E_INPUT, "calibration file %.100s: there is no such file", file);
+        if (rc != QD_OK) goto out;
+        QD_TRY(qd_file_meta_decode(m.data, m.bytes, &meta, err));
+        path = meta->path;
+    } else if (!qd_path_below(path, w->settings->source_roots)) {
+        rc = qd_fail(err, QD_E_INPUT, "calibration file %.200s: this service reads below %.200s only", path,
+                     w->settings->source_roots);
+        goto out;
+    }
+    rc = qd_text_add(&s->calibration_paths, &s->n_calibration_paths, path, err);
+out:
+    qd_msg_free(meta);
+    qd_bus_msg_done(&m);
+    return rc;
+}
+
 static qd_code spawn(qd_worker *w, qd_err *err)
 {
     qd_job_run *r = &w->run;
@@ -50,6 +77,8 @@ static qd_code spawn(qd_worker *w, qd_err *err)
     QD_TRY(qd_text_set(&s->staging_path, staging, err));
     QD_TRY(qd_text_set(&s->device, w->device, err));
     QD_TRY(qd_text_set(&s->template_dirs, w->templates, err));
+    for (size_t i = 0; i < rec->spec->n_calibration_files; i++)
+        QD_TRY(add_calibration(w, rec->spec->calibration_files[i], s, err));
     s->epoch = rec->epoch;
     s->threads = (uint32_t)w->settings->threads;
     s->memory_bytes = w->settings->memory_bytes;

@@ -2,6 +2,7 @@
 """Jobs through nats-server and a worker: submit, watch, logs, cancel, list, get, delete, workers, audit."""
 import os
 import signal
+import struct
 import time
 
 import big
@@ -45,6 +46,19 @@ class Jobs(cluster.Case):
         told = self.c.ctl("logs", job).out.splitlines()
         self.assertEqual([line[22:] for line in told], [line[22:] for line in stored])
         self.assertEqual(cluster.lines_of(self.c.ctl("logs", "-f", job, "--json")), [line.split(" - ", 2)[2] for line in stored])
+
+    def test_a_calibrated_job_has_the_bytes_of_a_local_run_too(self):
+        ids = [(i * 37 + i // 64 * 11) % 128 for i in range(40 * 64)]
+        data = self.path("ids.safetensors")
+        st.write(data, {"input_ids": st.Tensor("I64", (40, 64), struct.pack(f"<{len(ids)}q", *ids))})
+        self.quantize(self.model, self.path("w4a4"), "--calib", data, template="nvfp4-w4a4")
+        self.c.worker("w1")
+        job, out = self.c.submit(self.model, "a", "--calib", data, template="nvfp4-w4a4")
+        self.succeeded(job, out, self.path("w4a4"))
+        self.assertIn("data process succeeded, start to quantization", cluster.lines_of(self.c.ctl("logs", job, "--json")))
+        gone = self.c.ctl("submit", self.model, "--template", "nvfp4-w4a4", "-o", os.path.join(self.c.out, "b"), "--calib",
+                          self.path("nothing"), rc=3)
+        self.assertIn("nothing", gone.err)
 
     def test_watch_follows_to_the_end_and_names_the_result(self):
         self.c.worker("w1")
