@@ -75,3 +75,28 @@ def nats_texts():
     yield "headers_cut", b"NATS/1.0\r\nA: b"
     yield "headers_nul", b"NATS/1.0\r\nA\0: b\r\n\r\n"
     yield "empty", b""
+
+
+def frames():
+    """What a child sends: length, then a ChildFrame."""
+    def frame(*fields, length=None):
+        data = proto((1, 1), *fields)
+        return (len(data) if length is None else length).to_bytes(4, "little") + data
+    tick = frame((4, [(1, 7), (2, [(1, "quantize"), (4, 100)])]))
+    log = frame((5, [(1, [(1, 1775880155000), (2, 2), (3, "a line")])]))
+    end = frame((6, [(1, 1), (4, [(1, "/m/o/report.json"), (2, 14)])]))
+    yield "tick", tick
+    yield "all", tick + log + frame((7, 1)) + end
+    yield "failed", frame((6, [(3, [(1, "bad_input"), (2, 1), (3, "no such tensor")])]))
+    yield "alive", frame((9, 5000)) + frame((8, 1)) + frame((3, [(1, 1), (2, "by ann")]))
+    yield "empty", b""
+    yield "head_cut", tick[:3]
+    yield "body_cut", tick + log[:-2]
+    yield "length_0", bytes(4)
+    yield "length_all_ones", b"\xff" * 8
+    yield "length_longer", frame((7, 1), length=900) + bytes(10)
+    yield "no_version", b"\x02\0\0\0\x38\x01"
+    yield "newer", b"\x04\0\0\0\x08\x63\x38\x01"
+    yield "two_bodies", frame((7, 1), (4, [(1, 7)]))
+    yield "log_not_utf8", frame((5, [(1, [(3, b"\xff\xfe")])]))
+    yield "no_body", frame()

@@ -258,7 +258,8 @@ def main():
     root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus"
     for folder, inputs in (("safetensors", safetensors()), ("json", json_texts()), ("gguf", gguf()),
                            ("conf", conf_texts()), ("model_config", model_configs()),
-                           ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts())):
+                           ("message", bus_corpus.messages()), ("nats", bus_corpus.nats_texts()),
+                           ("frame", bus_corpus.frames())):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name, data in inputs:
             (root / folder / name).write_bytes(data)
