@@ -1,6 +1,8 @@
 /* remote_watch.c -- `quantctl watch` and `quantctl logs [-f]`: a job's record and its events, followed. */
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "cli/cmd.h"
 #include "cli/remote.h"
 #include "cli/remote_bar.h"
@@ -15,6 +17,7 @@
 enum {
     WAIT_MS = 50,
     EVENTS_A_ROUND = 512,
+    STORED_BYTES_MAX = 1 << 30,
     LAST_WORDS_MS = 1500 /* after the end, where the last event is missing */
 };
 
@@ -270,6 +273,21 @@ static qd_code parse(int argc, char **argv, qd_remote_args *a, bool *follow_it, 
     return qd_id_check(*ret_id, "job id", err);
 }
 
+/* The stream forgets after some days; what is stored beside the report stays. */
+static qd_code print_stored(follow *f, qd_err *err)
+{
+    char *text = NULL;
+    size_t n = 0;
+    if (f->next_line > 1 || f->rec->log_lines == 0 || f->json) return QD_OK;
+    char *path = qd_path_join(f->rec->spec->output_path, "quantd.log");
+    qd_code rc = path == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory")
+                              : qd_file_read(path, STORED_BYTES_MAX, &text, &n, err);
+    if (rc == QD_OK) (void)fwrite(text, 1, n, stdout);
+    qd_free(text);
+    qd_free(path);
+    return rc;
+}
+
 int qd_cmd_watch(int argc, char **argv)
 {
     qd_remote_args a = {0};
@@ -304,6 +322,7 @@ int qd_cmd_logs(int argc, char **argv)
         rc = begin(&f, &err);
         qd_signals_to(&cancel);
         if (rc == QD_OK) rc = go(&f, !to_the_end, &cancel, &err);
+        if (rc == QD_OK) rc = print_stored(&f, &err);
         done(&f);
     }
     qd_remote_close(&r);

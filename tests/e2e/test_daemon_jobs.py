@@ -2,6 +2,7 @@
 """Jobs through nats-server and a worker: submit, watch, logs, cancel, list, get, delete, workers, audit."""
 import os
 import signal
+import socket
 import struct
 import time
 
@@ -46,6 +47,19 @@ class Jobs(cluster.Case):
         told = self.c.ctl("logs", job).out.splitlines()
         self.assertEqual([line[22:] for line in told], [line[22:] for line in stored])
         self.assertEqual(cluster.lines_of(self.c.ctl("logs", "-f", job, "--json")), [line.split(" - ", 2)[2] for line in stored])
+
+    def test_a_log_that_the_stream_forgot_is_read_from_the_output(self):
+        self.c.worker("w1")
+        job, out = self.c.submit(self.model, "a")
+        self.c.end(job)
+        told = self.c.ctl("logs", job).out
+        with socket.create_connection(("127.0.0.1", self.c.port), 10) as s:
+            s.sendall(b"CONNECT {}\r\nSUB in 1\r\nPUB $JS.API.STREAM.PURGE.QUANT_EVENTS in 0\r\n\r\n")
+            got = b""
+            while b"purged" not in got:
+                got += s.recv(4096)
+        self.assertEqual([line[22:] for line in self.c.ctl("logs", job).out.splitlines()],
+                         [line[22:] for line in told.splitlines()])
 
     def test_a_calibrated_job_has_the_bytes_of_a_local_run_too(self):
         ids = [(i * 37 + i // 64 * 11) % 128 for i in range(40 * 64)]
