@@ -298,6 +298,30 @@ static void the_job_goes_on_while_the_bus_is_away_and_waits_before_its_end(void 
     run_until(w, QD_JOB_SUCCEEDED);
 }
 
+static void staging_that_another_took_is_seen_without_the_bus(void **state)
+{
+    world *w = *state;
+    char mine[200], theirs[200], status[200];
+    submit(w, w->out, "nvfp4-w4a16");
+    run_until_staging(w);
+    qd_bus_mem_partition(w->bus, true);
+    (void)snprintf(mine, sizeof mine, "%s.staging.1", w->out);
+    (void)snprintf(theirs, sizeof theirs, "%s.staging.2", w->out);
+    for (uint64_t end = mono_ms() + 700; mono_ms() < end;) step(w); /* two renewals have seen it */
+    assert_int_equal(rename(mine, theirs), 0);
+    for (uint64_t end = mono_ms() + 700; mono_ms() < end;) step(w);
+    int fds[QD_WORKER_FDS];
+    assert_int_equal(qd_worker_fds(w->w, fds), 0); /* its child is gone */
+    assert_false(qd_path_exists(mine));
+    qd_worker_status(w->w, status, sizeof status);
+    assert_int_equal(strncmp(status, "bus away, job " ID, 40), 0);
+    qd_bus_mem_partition(w->bus, false);
+    run_until(w, QD_JOB_SUCCEEDED); /* nobody else was there: it takes its own job again, with the next epoch */
+    qd_job_record *rec = record(w);
+    assert_int_equal(rec->epoch, 2);
+    qd_msg_free(rec);
+}
+
 static void status_says_what_it_does(void **state)
 {
     world *w = *state;
@@ -325,6 +349,7 @@ int main(int argc, char **argv)
         TEST(a_template_nobody_has_is_the_jobs_fault_in_words),
         TEST(an_output_outside_the_roots_never_starts_a_child),
         TEST(the_job_goes_on_while_the_bus_is_away_and_waits_before_its_end),
+        TEST(staging_that_another_took_is_seen_without_the_bus),
         TEST(status_says_what_it_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
