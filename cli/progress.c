@@ -28,13 +28,14 @@ void qd_progress_duration(double s, char *ret_text, size_t bytes)
 
 void qd_progress_line(const qd_progress *p, unsigned width, qd_buf *out)
 {
-    char head[64], tail[128], layer[48] = "", eta[32];
+    char head[64], tail[128], layer[48] = "", rate[32] = "", eta[32];
     double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;
     qd_progress_duration(p->eta_s, eta, sizeof eta);
-    if (p->n_layers > 0 && strcmp(p->phase, "quantize") == 0)
+    if (p->n_layers > 0 && strcmp(p->phase, "verify") != 0)
         (void)snprintf(layer, sizeof layer, "  layer %d/%d", p->layer + 1, p->n_layers);
     (void)snprintf(head, sizeof head, "%-8s %5.1f %%", p->phase, part * 100);
-    (void)snprintf(tail, sizeof tail, "%s  %.2f GB/s  ETA %s", layer, p->rate_bytes_s * 1e-9, eta);
+    if (p->rate_bytes_s > 0) (void)snprintf(rate, sizeof rate, "  %.2f GB/s", p->rate_bytes_s * 1e-9);
+    (void)snprintf(tail, sizeof tail, "%s%s  ETA %s", layer, rate, eta);
     size_t used = strlen(head) + strlen(tail) + 4;
     unsigned bar = width > used ? width - (unsigned)used : 0;
     if (bar > BAR_MAX) bar = BAR_MAX;
