@@ -47,7 +47,7 @@ qd_code qd_jobs_cancel(qd_jobs *j, const char *id, const char *reason, const qd_
     *ret_state = rec->state;
     if (rec->owner[0] == '\0') (void)!qd_queue_purge(j, rec, NULL); /* else a worker drops the message */
     if (rec->state == QD_JOB_CANCELED) qd_event_ended(j, rec);
-    if (rec->state == QD_JOB_CANCELING && rec->owner[0] == '\0' && j->opts.disk != NULL &&
+    if (rec->state == QD_JOB_CANCELING && rec->owner[0] == '\0' &&
         qd_cancel_carry_out(j, rec, rev, NULL) == QD_OK) /* else the sweep does */
         *ret_state = QD_JOB_CANCELED;
     qd_jobs_audit(j, rec->spec->tenant, by, "job.cancel", id, rc);

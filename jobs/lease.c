@@ -2,20 +2,17 @@
 #include "base/mem.h"
 #include "jobs/inside.h"
 
-/* Nobody's order: a key whose writes tell the server's time in bucket "live". */
-#define CLOCK_ID "clock"
-
 qd_code qd_live_now(qd_jobs *j, uint64_t *ret_ms, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_bus_msg m = {0};
     qd_worker_order *o = qd_worker_order_new();
     qd_code rc = o == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory for the clock") : QD_OK;
-    if (rc == QD_OK) rc = qd_text_set(&o->worker, CLOCK_ID, err);
+    if (rc == QD_OK) rc = qd_text_set(&o->worker, QD_ID_CLOCK, err);
     if (rc == QD_OK) rc = qd_text_set(&o->by, j->self, err);
     qd_buf_reset(&j->buf);
     if (rc == QD_OK) rc = qd_worker_order_encode(o, &j->buf, err);
-    if (rc == QD_OK) rc = qd_key(QD_KEY_ORDER, CLOCK_ID, key, err);
+    if (rc == QD_OK) rc = qd_key(QD_KEY_ORDER, QD_ID_CLOCK, key, err);
     if (rc == QD_OK) rc = qd_bus_kv_put(j->bus, QD_BUCKET_LIVE, key, j->buf.data, j->buf.len, QD_REV_ANY, NULL, err);
     if (rc == QD_OK) rc = qd_bus_kv_get(j->bus, QD_BUCKET_LIVE, key, &m, err);
     if (rc == QD_OK) *ret_ms = m.time_ms;

@@ -58,7 +58,7 @@ static qd_code repair_cancel(qd_jobs *j, const char *id, qd_jobs_swept *ret, qd_
     bool abandoned = false;
     qd_code rc = qd_jobs_get(j, id, &rec, &rev, err);
     if (rc == QD_OK && rec->state == QD_JOB_CANCELING) rc = is_abandoned(j, rec, &abandoned, err);
-    if (rc == QD_OK && abandoned) {
+    if (rc == QD_OK && abandoned && (j->opts.disk != NULL || rec->epoch == 0)) {
         rc = qd_cancel_carry_out(j, rec, rev, err);
         if (rc == QD_OK) ret->canceled++;
     }
@@ -100,8 +100,7 @@ static qd_code repair_job(qd_jobs *j, qd_view_job *job, size_t *budget, qd_jobs_
         --*budget;
         return republish(j, &seen, ret, err);
     }
-    if (seen.state == QD_JOB_CANCELING && j->opts.disk != NULL && still_ms >= j->opts.lease_ms / 4)
-        return repair_cancel(j, seen.id, ret, err);
+    if (seen.state == QD_JOB_CANCELING && still_ms >= j->opts.lease_ms / 4) return repair_cancel(j, seen.id, ret, err);
     if (qd_job_state_terminal(seen.state) && j->opts.retention_ms != 0 &&
         qd_jobs_unix_ms(j) > seen.ended_ms + j->opts.retention_ms)
         return retire(j, &seen, ret, err);

@@ -29,6 +29,9 @@ enum {
 #define QD_BUCKET_LIVE   "live"   /* lease.<job>, worker.<id>, order.<worker>, reserve.<job> */
 #define QD_BUCKET_ACCESS "access" /* key.<id>, tenant.<id>, file.<id> */
 
+/* No worker's id: order._clock is written to learn the server's time in bucket "live". */
+#define QD_ID_CLOCK "_clock"
+
 /* Filters of keys for feeds and lists. */
 #define QD_KEYS_JOBS    "job.>"
 #define QD_KEYS_NAMES   "name.>"

@@ -217,6 +217,30 @@ static void the_cancel_of_a_dead_worker_needs_no_other_worker(void **state)
     rig_free(r);
 }
 
+static void a_cancel_in_another_clients_way_is_carried_out(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    qd_jobs_swept swept = {0};
+    qd_buf buf = {0};
+    create(r, "j1");
+    qd_job_record *rec = record_of(r, "j1");
+    rec->state = QD_JOB_CANCELING; /* docs/wire.md: whatever the state was */
+    assert_int_equal(qd_job_record_encode(rec, &buf, NULL), QD_OK);
+    qd_msg_free(rec);
+    assert_int_equal(qd_bus_kv_put(r->gate.real, QD_BUCKET_JOBS, "job.j1", buf.data, buf.len, QD_REV_ANY, NULL, NULL),
+                     QD_OK);
+    qd_buf_done(&buf);
+    r->disk_fails = true; /* nothing is there to be moved */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(qd_jobs_sweep(r->gate.jobs, &swept, NULL), QD_OK);
+        pass_ms(r, LEASE_MS);
+    }
+    assert_int_equal(state_of(r, "j1"), QD_JOB_CANCELED);
+    assert_int_equal(stream_msgs(r, QD_STREAM_JOBS), 0);
+    rig_free(r);
+}
+
 static void the_cancel_of_a_job_handed_back_takes_its_directories(void **state)
 {
     (void)state;
@@ -349,6 +373,7 @@ int main(void)
         cmocka_unit_test(many_lost_messages_are_found_by_their_number),
         cmocka_unit_test(one_directory_that_fails_does_not_stand_before_the_others),
         cmocka_unit_test(the_cancel_of_a_dead_worker_needs_no_other_worker),
+        cmocka_unit_test(a_cancel_in_another_clients_way_is_carried_out),
         cmocka_unit_test(the_cancel_of_a_job_handed_back_takes_its_directories),
         cmocka_unit_test(ended_jobs_are_forgotten_after_their_time),
         cmocka_unit_test(names_without_a_record_are_freed_after_a_while),
