@@ -13,7 +13,7 @@
 #include <systemd/sd-event.h>
 
 enum {
-    STATUS_MS = 1000,
+    STATUS_MS = 250,
     PROVISION_RETRY_MS = 500,
     EXTEND_MORE_MS = 10000,
     STATUS_BYTES = 512
