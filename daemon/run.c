@@ -373,9 +373,9 @@ uint64_t qd_run_due_ms(const qd_worker *w)
     if (r->task == NULL) return UINT64_MAX;
     if (r->exited || r->child == NULL) return r->retry_ms;
     uint64_t at = qd_min_u64(r->renew_ms, qd_childproc_deadline_ms(r->child));
-    at = qd_min_u64(at, r->poll_ms);
     at = qd_min_u64(at, qd_joblog_due_ms(&r->log));
-    return r->asks ? qd_min_u64(at, r->ask_ms) : at;
+    if (r->stop < QD_STOP_CANCEL) at = qd_min_u64(at, r->poll_ms);
+    return r->asks && r->stop == QD_STOP_NONE ? qd_min_u64(at, r->ask_ms) : at;
 }
 
 void qd_run_drop(qd_worker *w)

@@ -17,6 +17,7 @@ enum {
     ORDER_MS = 1000,
     LEAKS_MS = 60000,
     AWAY_MS = 100,
+    AWAY_MS_MIN = 20,
     SWEEP_JITTER_MS = 200,
     STEP_MS_MAX = 1000
 };
@@ -75,6 +76,11 @@ void qd_worker_close(qd_worker *w)
 static bool tired(const qd_worker *w)
 {
     return qd_jobs_must_drain(w->jobs);
+}
+
+static bool looks(const qd_worker *w)
+{
+    return w->run.task == NULL && !w->draining && !tired(w);
 }
 
 static Quantd__WorkerState state_of(const qd_worker *w)
@@ -255,18 +261,17 @@ void qd_worker_step(qd_worker *w, uint64_t *ret_next_ms)
     uint64_t now = qd_worker_now_ms();
     if (qd_worker_up(w)) duties(w, now);
     tell_tired(w);
-    if (qd_worker_up(w) && w->run.task == NULL && !w->draining && !tired(w)) look_for_job(w, now);
+    if (qd_worker_up(w) && looks(w)) look_for_job(w, now);
     drain_step(w, qd_worker_up(w), now);
-    uint64_t at = qd_min_u64(now + STEP_MS_MAX, qd_run_due_ms(w));
-    if (!qd_worker_up(w)) {
-        at = qd_min_u64(at, now + AWAY_MS);
-    } else {
+    uint64_t at = qd_min_u64(now + STEP_MS_MAX, qd_run_due_ms(w)), soonest = now + 1;
+    if (qd_worker_up(w)) {
         at = qd_min_u64(qd_min_u64(at, w->heartbeat_ms), qd_min_u64(w->sweep_ms, w->order_ms));
-        if (w->run.task == NULL) at = qd_min_u64(at, w->fetch_ms);
+        if (looks(w)) at = qd_min_u64(at, w->fetch_ms);
+    } else { /* what is due stays so until the bus is back */
+        at = qd_min_u64(at, now + AWAY_MS);
+        soonest = now + AWAY_MS_MIN;
     }
-    if (w->over) at = now;
-    /* News may come faster than it is worth to look. */
-    *ret_next_ms = qd_max_u64(at, w->over ? now : now + 1);
+    *ret_next_ms = w->over ? now : qd_max_u64(at, soonest);
 }
 
 size_t qd_worker_fds(qd_worker *w, int ret[QD_WORKER_FDS])
@@ -277,8 +282,7 @@ size_t qd_worker_fds(qd_worker *w, int ret[QD_WORKER_FDS])
         if (qd_childproc_pid_fd(w->run.child) >= 0) ret[n++] = qd_childproc_pid_fd(w->run.child);
     }
     if (w->run.task != NULL && qd_task_fd(w->run.task) >= 0) ret[n++] = qd_task_fd(w->run.task);
-    if (w->run.task == NULL && !w->draining && w->lanes_open && qd_jobs_view_fd(w->jobs) >= 0)
-        ret[n++] = qd_jobs_view_fd(w->jobs);
+    if (looks(w) && w->lanes_open && qd_jobs_view_fd(w->jobs) >= 0) ret[n++] = qd_jobs_view_fd(w->jobs);
     return n;
 }
 
