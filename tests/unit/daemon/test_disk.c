@@ -41,7 +41,10 @@ static int setup(void **state)
     world *w = calloc(1, sizeof *w);
     if (w == NULL) return -1;
     (void)snprintf(w->root, sizeof w->root, "/tmp/qd-disk-XXXXXX");
-    if (mkdtemp(w->root) == NULL) return -1;
+    if (mkdtemp(w->root) == NULL) {
+        free(w);
+        return -1;
+    }
     (void)snprintf(w->out, sizeof w->out, "%s/llama.%s", w->root, ID);
     w->disk.roots = w->root;
     w->ops = qd_disk_ops(&w->disk);

@@ -66,12 +66,12 @@ static int setup(void **state)
     world *w = calloc(1, sizeof *w);
     if (w == NULL) return -1;
     (void)snprintf(w->root, sizeof w->root, "/tmp/qd-worker-XXXXXX");
-    if (mkdtemp(w->root) == NULL) return -1;
+    if (mkdtemp(w->root) == NULL) goto fail;
     (void)snprintf(w->model, sizeof w->model, "%s/model", w->root);
     (void)snprintf(w->out_root, sizeof w->out_root, "%s/out", w->root);
     (void)snprintf(w->out, sizeof w->out, "%s/q.%s", w->out_root, ID);
     (void)snprintf(roots, sizeof roots, "output_roots=%s", w->out_root);
-    if (mkdir(w->out_root, 0755) != 0) return -1;
+    if (mkdir(w->out_root, 0755) != 0) goto fail;
     sm_write(w->model, -1);
     qd_log_begin(&w->log, STDERR_FILENO, QD_LOG_ERROR, 0);
     assert_int_equal(qd_conf_parse(&qd_settings_def, NULL, 0, NULL, more, 5, &w->arena, &w->settings, &err), QD_OK);
@@ -83,6 +83,9 @@ static int setup(void **state)
     open_worker(w, "w1");
     *state = w;
     return 0;
+fail:
+    free(w);
+    return -1;
 }
 
 static int teardown(void **state)

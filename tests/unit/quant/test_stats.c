@@ -141,7 +141,7 @@ static void activations_are_rounded_as_the_kernels_do(void **state)
     for (int b = 0; b < TOKENS * K / 16; b++) {
         double want[16];
         float decoded[16];
-        uint8_t codes[8], scale;
+        uint8_t codes[8] = {0}, scale;
         plain_fake_quant((double)67.2f, x + b * 16, want);
         (void)qd_nvfp4_block_fp32(x + b * 16, NULL, 67.2f, QD_RULE_MINMAX, codes, &scale);
         qd_nvfp4_decode(codes, &scale, 67.2f, 1, decoded);
