@@ -1,6 +1,6 @@
 /* child.h -- the process that runs one job: `quantd --child FD PARENT`, started by childproc.c.
  *
- * It parses hostile files and computes; it has no credentials, no bus and no way to the network of its own. Everything
+ * It parses hostile files and computes; it has no credentials and no bus. Everything
  * goes through the socket FD. It ends with the supervisor (PR_SET_PDEATHSIG, and the socket's end). */
 #ifndef QD_DAEMON_CHILD_H
 #define QD_DAEMON_CHILD_H
