@@ -75,9 +75,9 @@ class Jobs(cluster.Case):
         self.assertIn("nothing", gone.err)
 
     def test_watch_follows_to_the_end_and_names_the_result(self):
-        self.c.worker("w1")
-        r = self.c.ctl("submit", self.model, "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, "a"), "--watch")
-        self.assertIn("14 linears quantized", r.out)
+        self.c.worker("w1", "threads=1")
+        r = self.c.ctl("submit", big.model(), "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, "a"), "--watch")
+        self.assertIn("84 linears quantized", r.out)
         self.assertIn("RUNNING on w1", r.err)
         job = r.out.split()[0]
         events = self.c.ctl("watch", job, "--json").events()
