@@ -18,7 +18,8 @@ enum {
     WAIT_MS = 50,
     EVENTS_A_ROUND = 512,
     STORED_BYTES_MAX = 1 << 30,
-    LAST_WORDS_MS = 1500 /* after the end, where the last event is missing */
+    LOOK_AGAIN_MS = 2000, /* a feed that has gone quiet must not hide the end */
+    LAST_WORDS_MS = 1500  /* after the end, where the last event is missing */
 };
 
 static const char k_watch_usage[] = "usage: quantctl watch JOB_ID\n" QD_REMOTE_USAGE;
@@ -34,7 +35,7 @@ typedef struct follow {
     qd_remote_bar *bar; /* watch; NULL: logs */
     bool json, deleted, last, synced, away;
     uint64_t epoch, next_line; /* of the lines printed */
-    uint64_t ended_ms;
+    uint64_t ended_ms, looked_ms;
     qd_buf out;
 } follow;
 
@@ -202,6 +203,10 @@ static qd_code go(follow *f, bool only_now, qd_cancel *cancel, qd_err *err)
         if (qd_cancel_asked(cancel)) return qd_fail(err, QD_E_CANCELED, "stopped watching");
         qd_code rc = pump_records(f, err);
         if (rc == QD_OK) rc = pump_events(f, err);
+        if (rc == QD_OK && now_ms() - f->looked_ms >= LOOK_AGAIN_MS) {
+            rc = look_again(f, err);
+            f->looked_ms = now_ms();
+        }
         if (rc == QD_E_AWAY && !f->away) (void)fprintf(stderr, "quantctl: the bus is away; waiting for it\n");
         f->away = rc == QD_E_AWAY;
         if (f->away) (void)nanosleep(&(struct timespec){.tv_nsec = WAIT_MS * 1000000}, NULL);

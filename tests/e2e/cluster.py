@@ -132,7 +132,10 @@ class Cluster:
                     raise AssertionError(f"{w.name}: {word}\n{w.text()[-4000:]}")
 
     def ctl(self, *args, rc=0, env=None):
-        r = qd.quantctl(*args, env={"QD_NATS_URL": self.url, **(env or {})})
+        try:
+            r = qd.quantctl(*args, env={"QD_NATS_URL": self.url, **(env or {})})
+        except subprocess.TimeoutExpired as e:
+            raise AssertionError(f"{e}: {e.stderr}\n" + self.logs()) from None
         if rc is not None and r.rc != rc:
             raise AssertionError(f"expected exit {rc}\n{r}\n" + self.logs())
         for word in qd.CRASHES:
