@@ -18,8 +18,9 @@ enum {
     WAIT_MS = 50,
     EVENTS_A_ROUND = 512,
     STORED_BYTES_MAX = 1 << 30,
-    LOOK_AGAIN_MS = 2000, /* a feed that has gone quiet must not hide the end */
-    LAST_WORDS_MS = 1500  /* after the end, where the last event is missing */
+    LOOK_AGAIN_MS = 2000,     /* a feed that has gone quiet must not hide the end */
+    LAST_WORDS_MS = 1500,     /* after the end, where the last event is missing */
+    LAST_WORDS_MAX_MS = 10000 /* the same, where the feed of events does not even say that it is up to date */
 };
 
 static const char k_watch_usage[] = "usage: quantctl watch JOB_ID\n" QD_REMOTE_USAGE;
@@ -193,7 +194,9 @@ static bool is_over(follow *f, bool only_now)
     bool ended = f->deleted || qd_job_state_terminal(f->rec->state);
     if (ended && f->ended_ms == 0) f->ended_ms = now_ms();
     if (f->deleted || (only_now && f->synced)) return true;
-    return ended && f->synced && (f->last || now_ms() > f->ended_ms + LAST_WORDS_MS);
+    if (!ended) return false;
+    if (now_ms() > f->ended_ms + LAST_WORDS_MAX_MS) return true;
+    return f->synced && (f->last || now_ms() > f->ended_ms + LAST_WORDS_MS);
 }
 
 /* Until the job has ended (only_now: until all that is there was told), or a signal comes: QD_E_CANCELED. */
