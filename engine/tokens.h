@@ -9,7 +9,7 @@
 
 typedef struct qd_job_tokens {
     qd_dataset data;
-    qd_hash128 hash; /* of all ids and lengths */
+    qd_hash128 hash; /* of all ids and lengths, and of the numerics id of the pass that reads them */
 } qd_job_tokens;
 
 /* From opts' files through the model's tokenizer and chat format; without files from the built-in set. Tells what was
