@@ -75,6 +75,19 @@ static qd_code compare(const char *stream, json_t *expected, const json_t *found
     return QD_OK;
 }
 
+/* Two who make the same stream at once: the server's own checks let one of them through and may tell the other, whose request
+ * was as good, that the name or the subjects are taken. What is there then decides, not the answer to the loser. */
+static qd_code create(qd_nats *n, const qd_stream_def *d, json_t *want, json_t **ret_info, qd_err *err)
+{
+    char api[QD_SUBJECT_BYTES];
+    qd_err none = {0};
+    (void)snprintf(api, sizeof api, "STREAM.CREATE.%s", d->name);
+    qd_code rc = qd_nats_api(n, api, json_incref(want), ret_info, err);
+    if (rc != QD_E_REFUSED && rc != QD_E_CONFLICT) return rc;
+    (void)snprintf(api, sizeof api, "STREAM.INFO.%s", d->name);
+    return qd_nats_api(n, api, NULL, ret_info, &none) == QD_OK ? QD_OK : rc;
+}
+
 static qd_code ensure(qd_nats *n, const qd_stream_def *d, const qd_bus_nats_limits *limits, qd_err *err)
 {
     char api[QD_SUBJECT_BYTES];
@@ -85,8 +98,7 @@ static qd_code ensure(qd_nats *n, const qd_stream_def *d, const qd_bus_nats_limi
     (void)snprintf(api, sizeof api, "STREAM.INFO.%s", d->name);
     rc = qd_nats_api(n, api, NULL, &info, &none);
     if (rc == QD_E_NOT_FOUND) {
-        (void)snprintf(api, sizeof api, "STREAM.CREATE.%s", d->name);
-        rc = qd_nats_api(n, api, json_incref(want), &info, err);
+        rc = create(n, d, want, &info, err);
     } else if (rc != QD_OK && err != NULL) {
         *err = none;
     }

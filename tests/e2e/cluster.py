@@ -179,6 +179,13 @@ class Cluster:
         s = self.staging(out)
         return qd.lines(os.path.join(s[-1], "journal.jsonl")) if s else 0
 
+    def wait_for(self, condition, what, seconds=qd.HANG_S):
+        """The same, and the workers' last words when it was in vain."""
+        try:
+            return wait_for(condition, what, seconds)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{[w.p.poll() for w in self.workers]}\n{self.logs()}") from None
+
     def left_over(self):
         """Staging and trash below the output directory."""
         return [e for e in os.listdir(self.out) if ".staging." in e or e.startswith(".quantd-trash")]

@@ -136,7 +136,7 @@ class Chaos(cluster.Case):
         self.compare(j for j, r in records.items() if r["state"] == "SUCCEEDED")
         self.assertGreater(sum(r["state"] == "SUCCEEDED" for r in records.values()), 0)
         self.assertGreater(sum(self.hurt.values()), JOBS // 2)
-        cluster.wait_for(lambda: not self.c.left_over(), "staging and trash to go", 150)
+        self.c.wait_for(lambda: not self.c.left_over(), "staging and trash to go", 150)
 
 
 if __name__ == "__main__":

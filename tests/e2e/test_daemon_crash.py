@@ -82,7 +82,7 @@ class Crash(cluster.Case):
                     continue
                 child = a.child
                 a.kill()
-                cluster.wait_for(lambda: child is None or not os.path.exists(f"/proc/{child}") or zombie(child), "the child's end", 5)
+                self.c.wait_for(lambda: child is None or not os.path.exists(f"/proc/{child}") or zombie(child), "the child's end", 5)
                 done = self.c.units(out)
                 self.c.worker(f"w{n}", "threads=1", "memory=64MiB")
                 r = self.succeeded(job, out, expected())
@@ -100,7 +100,7 @@ class Crash(cluster.Case):
         if not hit:
             self.skipTest("the job was quicker")
         self.assertEqual(r["epoch"], 2)
-        cluster.wait_for(lambda: "another worker" in self.a.text() or "no longer ours" in self.a.text(), "the fence")
+        self.c.wait_for(lambda: "another worker" in self.a.text() or "no longer ours" in self.a.text(), "the fence")
         job, out = self.c.submit(big.model(), "after", *SETTINGS)
         self.succeeded(job, out, expected())
 
@@ -117,7 +117,7 @@ class Crash(cluster.Case):
 
     def test_an_operator_drains_a_worker(self):
         self.c.ctl("workers")
-        cluster.wait_for(lambda: "wa" in self.c.ctl("workers").out, "the heartbeat")
+        self.c.wait_for(lambda: "wa" in self.c.ctl("workers").out, "the heartbeat")
         self.c.ctl("drain", "wa", "--reason", "maintenance")
         self.assertEqual(self.a.p.wait(qd.HANG_S), 0)
         self.assertNotIn("wa", self.c.ctl("workers").out)

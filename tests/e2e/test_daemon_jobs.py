@@ -23,7 +23,7 @@ class Jobs(cluster.Case):
     def slow_job(self):
         """A job that runs for a while: (id, out) when its first units are done."""
         job, out = self.c.submit(big.model(), "slow", "--set", "block_scale=mse")
-        cluster.wait_for(lambda: self.c.units(out) > 3 or self.c.state(job) in cluster.END, "the first units")
+        self.c.wait_for(lambda: self.c.units(out) > 3 or self.c.state(job) in cluster.END, "the first units")
         return job, out
 
     def test_a_job_succeeds_with_the_bytes_of_a_local_run(self):
@@ -114,7 +114,7 @@ class Jobs(cluster.Case):
         w = self.c.ctl("watch", job, rc=1)
         self.assertIn(sentence, w.err)
         self.assertIn(job, self.c.ctl("dlq").out)
-        cluster.wait_for(lambda: not self.c.left_over() or None, "no trash", 90)
+        self.c.wait_for(lambda: not self.c.left_over() or None, "no trash", 90)
 
     def test_a_source_that_changed_since_it_was_submitted_is_refused(self):
         job, out = self.c.submit(self.model, "a")

@@ -36,7 +36,7 @@ class Service(cluster.Case):
     def heard(self, word):
         """Waits for a notification that holds the word."""
         try:
-            return cluster.wait_for(lambda: next((t for t in self.told if word in t), None), word)
+            return self.c.wait_for(lambda: next((t for t in self.told if word in t), None), word)
         except AssertionError as e:
             raise AssertionError(f"{e}: {self.told}\n{self.c.logs()}") from None
 
@@ -61,9 +61,9 @@ class Service(cluster.Case):
     def test_a_child_that_is_not_heard_starves_the_watchdog_or_dies(self):
         w = self.worker("threads=1", "silent=1s", WATCHDOG_USEC="300000")
         job, out = self.c.submit(big.model(), "a", "--set", "block_scale=mse")
-        child = cluster.wait_for(lambda: w.child, "the child")
+        child = self.c.wait_for(lambda: w.child, "the child")
         os.kill(child, signal.SIGSTOP)
-        cluster.wait_for(lambda: "fell silent" in w.text(), "the verdict")
+        self.c.wait_for(lambda: "fell silent" in w.text(), "the verdict")
         self.assertFalse(os.path.exists(f"/proc/{child}"))
         self.assertEqual(self.c.end(job)["state"], "SUCCEEDED")  # node_retry: the same worker may try again
 
@@ -73,7 +73,7 @@ class Service(cluster.Case):
         self.heard("READY=1")
         time.sleep(0.5)
         self.c.start_server()
-        cluster.wait_for(lambda: "w1" in self.c.ctl("workers").out, "the worker")
+        self.c.wait_for(lambda: "w1" in self.c.ctl("workers").out, "the worker")
         self.c.kill_server()
         self.assertEqual(w.term(), 0)
 
@@ -95,10 +95,10 @@ class Service(cluster.Case):
                 return word in f.read()
         write("threads = 3\nlease = 4s\n")
         p.send_signal(signal.SIGHUP)
-        cluster.wait_for(lambda: says("settings reloaded; these need a restart: lease"), "the reload")
+        self.c.wait_for(lambda: says("settings reloaded; these need a restart: lease"), "the reload")
         write("threads = many\n")
         p.send_signal(signal.SIGHUP)
-        cluster.wait_for(lambda: says(f"{conf}:4: threads: expected a whole number, 0 to 256, found"), "the refusal")
+        self.c.wait_for(lambda: says(f"{conf}:4: threads: expected a whole number, 0 to 256, found"), "the refusal")
         p.send_signal(signal.SIGINT)
         self.assertEqual(p.wait(qd.HANG_S), 0)
 
