@@ -1,0 +1,48 @@
+/* model.h -- a model as users know it: a directory with quantd.json.
+ *
+ * quantd.json: {"id", "name", "base_model", "kind": "full" | "lora" | "quantized" | "base", "owner", "state": "ready" |
+ * "creating" | "broken", "job", "set"}; only id is required (name: the id; base_model: the id; kind: full; owner "":
+ * every tenant's; state: ready). Unknown keys are left alone. The registry is a directory whose entries, and whose
+ * entries' entries, are looked at; an entry without quantd.json is no model. */
+#ifndef QD_CATALOG_MODEL_H
+#define QD_CATALOG_MODEL_H
+
+#include "base/arena.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum qd_model_kind {
+    QD_MODEL_FULL,
+    QD_MODEL_LORA,
+    QD_MODEL_QUANTIZED,
+    QD_MODEL_BASE
+} qd_model_kind;
+
+typedef enum qd_model_state {
+    QD_MODEL_READY,
+    QD_MODEL_CREATING,
+    QD_MODEL_BROKEN
+} qd_model_state;
+
+enum {
+    QD_MODEL_ID_MAX = 200, /* bytes: letters, digits, '.', '-', '_'; not beginning with '.' or '-' */
+    QD_QIANFAN_ID_BYTES = 20
+};
+
+typedef struct qd_model {
+    const char *id, *name, *base_model, *owner;
+    const char *path; /* absolute */
+    const char *job;  /* that made it; "": none */
+    qd_model_kind kind;
+    qd_model_state state;
+    uint64_t created_ms; /* of quantd.json's last change */
+    /* Ids of the other API's form ("amv-" and 12 of [a-z0-9]; "am-" ... of the set, by default one a base model), made
+     * from id and set, so that every gateway makes the same. */
+    char qianfan_id[QD_QIANFAN_ID_BYTES], qianfan_set_id[QD_QIANFAN_ID_BYTES];
+    const char *set; /* name of the set */
+} qd_model;
+
+#endif
