@@ -75,8 +75,9 @@ static qd_code compare(const char *stream, json_t *expected, const json_t *found
     return QD_OK;
 }
 
-/* Two who make the same stream at once: the server's own checks let one of them through and may tell the other, whose request
- * was as good, that the name or the subjects are taken. What is there then decides, not the answer to the loser. */
+/* Two who make the same stream at once: the server's own checks let one of them through and may tell the other, whose
+ * request was as good, that the name or the subjects are taken. What is there then decides, not the answer to the
+ * loser. */
 static qd_code create(qd_nats *n, const qd_stream_def *d, json_t *want, json_t **ret_info, qd_err *err)
 {
     char api[QD_SUBJECT_BYTES];
