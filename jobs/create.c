@@ -28,8 +28,9 @@ static qd_code check_limits(qd_jobs *j, const char *tenant, qd_err *err)
 }
 
 /* Writes the first record. As a message that must be the first of its subject, not as a key that must be absent: the
- * marker of a deleted job then refuses a creation that was long under way. *ret_was_there: an earlier call did it. */
-static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd_err *err)
+ * marker of a deleted job then refuses a creation that was long under way. *ret_gone: it was written before, and is
+ * deleted by now. */
+static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_gone, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES], subject[QD_SUBJECT_BYTES + 16];
     qd_bus_puback ack = {0};
@@ -50,7 +51,7 @@ static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd
         rc = qd_jobs_get(j, rec->id, &found, NULL, err);
         if (rc == QD_OK && strcmp(found->spec->tenant, rec->spec->tenant) != 0)
             rc = qd_fail(err, QD_E_CONFLICT, "job %s is another tenant's", rec->id);
-        *ret_was_there = rc == QD_OK || rc == QD_E_NOT_FOUND; /* and may be deleted by now */
+        *ret_gone = rc == QD_E_NOT_FOUND;
         qd_msg_free(found);
         return rc == QD_E_NOT_FOUND ? QD_OK : rc;
     }
@@ -60,7 +61,7 @@ static qd_code put_first(qd_jobs *j, qd_job_record *rec, bool *ret_was_there, qd
 static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
 {
     const qd_job_spec *spec = rec->spec;
-    bool was_there = false;
+    bool gone = false;
     uint64_t name_rev = 0, begun_ms = qd_jobs_mono_ms(j);
     qd_code rc = qd_msg_check(&rec->base, err);
     if (rc == QD_OK) rc = check_limits(j, spec->tenant, err);
@@ -73,11 +74,12 @@ static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
     }
     if (rc == QD_OK && unique) rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
     if (rc != QD_OK) return rc;
-    rc = put_first(j, rec, &was_there, err);
+    rc = put_first(j, rec, &gone, err);
     if (rc != QD_OK && rc != QD_E_AWAY && unique && !j->opts.bugs.leave_names)
         (void)!qd_name_drop(j, spec->tenant, spec->name, rec->id, NULL); /* the sweep would, later */
-    if (rc != QD_OK || !unique || was_there) return rc;
-    /* Stalled for long between name and record, the name may have been taken for a leak, or be about to. */
+    if (rc != QD_OK || !unique || gone) return rc;
+    /* Stalled for long between name and record, the name may have been taken for a leak, or be about to; also when the
+     * record, found to be there, is that of a try before which was not answered. */
     if (qd_jobs_mono_ms(j) - begun_ms < j->opts.leak_ms / 2) return QD_OK;
     rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
     if (rc == QD_E_CONFLICT) {
