@@ -171,7 +171,7 @@ out:
 qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16, const qd_watch *watch,
                       qd_layer *ret, qd_err *err)
 {
-    qd_layer l = {.number = layer, .kind = x->config.layers[layer], .ops = ops};
+    qd_layer l = {.number = layer, .kind = x->config.layers[layer], .index = &x->layers[layer], .ops = ops};
     block b = {0};
     qd_code rc = QD_OK;
     if (l.kind.moe) {

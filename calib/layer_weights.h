@@ -79,6 +79,7 @@ void qd_model_index_done(qd_model_index *x);
 typedef struct qd_layer {
     uint64_t number;
     qd_layer_kind kind;
+    const qd_layer_index *index;           /* which tensors w and experts are from */
     qd_weight w[QD_SLOT_COUNT];            /* data NULL where the layer has no such tensor */
     qd_weight (*experts)[QD_EXPERT_PARTS]; /* [n_experts], also where the source has all in one tensor; owned */
     uint64_t n_experts;

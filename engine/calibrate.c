@@ -198,8 +198,8 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
     bool all_seen = true;
     for (uint32_t i = 0; i < p->n_layers; i++) all_seen = all_seen && run->layer_inputs[i];
     if (!all_seen) {
-        QD_TRY(qd_input_sites_make(p, &arena, &c.sites, err));
         QD_TRY(qd_model_index_open(p->ckpt, &c.index, err));
+        QD_TRY(qd_input_sites_make(p, &c.index, &arena, &c.sites, err));
         qd_forward_opts opts = {.bf16 = true,
                                 .all_experts = !c.rounds,
                                 .n_threads = c.n_workers,

@@ -115,7 +115,7 @@ static qd_code collect(rounding *r, qd_layer *layer, qd_err *err)
             const qd_item *it = &p->items[i];
             float a = 0;
             bool finite = true;
-            qd_weight *w = qd_layer_weight(layer, it, unit->role);
+            qd_weight *w = qd_layer_weight(layer, it);
             if (w == NULL) return qd_fail(err, QD_E_INTERNAL, "%s: not among the layer's weights", it->name);
             qd_code rc = r->run->dev->ops->amax(r->run->dev, w->dtype, w->data, w->n * w->k, &a, &finite, err);
             if (rc != QD_OK) return rc;

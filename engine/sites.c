@@ -3,60 +3,79 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-/* A linear by the last part of its name: the slot of its weight, its part of an expert, whether it reads what another
- * linear of its block gave. */
-typedef struct linear_kind {
-    const char *last;
-    qd_role role;
+/* What a linear is in the forward pass: the tensor says it, so that names are known to ckpt/arch_tables.c and
+ * calib/layer_weights.h only. */
+typedef struct linear_place {
     qd_slot slot;
-    qd_expert_part part;
-    qd_site_kind site;
-} linear_kind;
+    qd_expert_part part; /* of an expert: slot is QD_SLOT_COUNT */
+} linear_place;
 
-static const linear_kind k_kinds[] = {
-    {"q_proj", QD_ROLE_ATTN, QD_Q, 0, QD_SITE_ATTN_IN},
-    {"k_proj", QD_ROLE_ATTN, QD_K, 0, QD_SITE_ATTN_IN},
-    {"v_proj", QD_ROLE_ATTN, QD_V, 0, QD_SITE_ATTN_IN},
-    {"o_proj", QD_ROLE_ATTN, QD_O, 0, QD_SITE_ATTN_OUT},
-    {"in_proj_qkv", QD_ROLE_LINEAR_ATTN, QD_DELTA_QKV, 0, QD_SITE_DELTA_IN},
-    {"in_proj_z", QD_ROLE_LINEAR_ATTN, QD_DELTA_Z, 0, QD_SITE_DELTA_IN},
-    {"in_proj_qkvz", QD_ROLE_LINEAR_ATTN, QD_DELTA_QKVZ, 0, QD_SITE_DELTA_IN},
-    {"out_proj", QD_ROLE_LINEAR_ATTN, QD_DELTA_OUT, 0, QD_SITE_DELTA_OUT},
-    {"gate_proj", QD_ROLE_MLP, QD_GATE, 0, QD_SITE_MLP_IN},
-    {"up_proj", QD_ROLE_MLP, QD_UP, 0, QD_SITE_MLP_IN},
-    {"down_proj", QD_ROLE_MLP, QD_DOWN, 0, QD_SITE_MLP_DOWN},
-    {"gate_proj", QD_ROLE_SHARED_EXPERT, QD_SHARED_GATE, 0, QD_SITE_SHARED_IN},
-    {"up_proj", QD_ROLE_SHARED_EXPERT, QD_SHARED_UP, 0, QD_SITE_SHARED_IN},
-    {"down_proj", QD_ROLE_SHARED_EXPERT, QD_SHARED_DOWN, 0, QD_SITE_SHARED_DOWN},
-    {"gate_proj", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_GATE, QD_SITE_EXPERT_IN},
-    {"up_proj", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_UP, QD_SITE_EXPERT_IN},
-    {"down_proj", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_DOWN, QD_SITE_EXPERT_DOWN},
-    {"w1", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_GATE, QD_SITE_EXPERT_IN},
-    {"w3", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_UP, QD_SITE_EXPERT_IN},
-    {"w2", QD_ROLE_EXPERT, QD_SLOT_COUNT, QD_EXPERT_DOWN, QD_SITE_EXPERT_DOWN},
-};
-
-static const linear_kind *kind_of(const char *name, qd_role role)
+static bool place_of(const qd_layer_index *l, uint64_t n_experts, const qd_item *it, linear_place *ret)
 {
-    const char *dot = strrchr(name, '.');
-    const char *last = dot != NULL ? dot + 1 : name;
-    for (size_t i = 0; i < sizeof k_kinds / sizeof k_kinds[0]; i++)
-        if (k_kinds[i].role == role && strcmp(k_kinds[i].last, last) == 0) return &k_kinds[i];
-    return NULL;
+    *ret = (linear_place){.slot = QD_SLOT_COUNT};
+    if (it->tensor == l->weight[QD_EXPERTS_GATE_UP]) { /* of each expert gate, then up */
+        ret->part = it->first_row / it->rows % 2 == 0 ? QD_EXPERT_GATE : QD_EXPERT_UP;
+        return true;
+    }
+    if (it->tensor == l->weight[QD_EXPERTS_DOWN]) {
+        ret->part = QD_EXPERT_DOWN;
+        return true;
+    }
+    for (int p = 0; l->experts != NULL && it->expert >= 0 && (uint64_t)it->expert < n_experts && p < QD_EXPERT_PARTS;
+         p++)
+        if (it->tensor == l->experts[it->expert][p]) {
+            ret->part = (qd_expert_part)p;
+            return true;
+        }
+    for (int s = 0; s < QD_EXPERTS_GATE_UP; s++)
+        if (it->tensor == l->weight[s]) {
+            ret->slot = (qd_slot)s;
+            return true;
+        }
+    return false;
 }
 
-qd_weight *qd_layer_weight(qd_layer *l, const qd_item *it, qd_role role)
+/* QD_SITE_COUNT: no linear that is ever quantized. */
+static qd_site_kind site_of(const linear_place *p)
 {
-    const linear_kind *k = kind_of(it->name, role);
-    if (k == NULL) return NULL;
-    qd_weight *w = NULL;
-    if (role != QD_ROLE_EXPERT)
-        w = &l->w[k->slot];
-    else if (l->experts != NULL && it->expert >= 0 && (uint64_t)it->expert < l->n_experts)
-        w = &l->experts[it->expert][k->part];
-    return w != NULL && w->data != NULL && w->n == it->rows && w->k == it->cols ? w : NULL;
+    switch (p->slot) {
+    case QD_Q:
+    case QD_K:
+    case QD_V:
+        return QD_SITE_ATTN_IN;
+    case QD_O:
+        return QD_SITE_ATTN_OUT;
+    case QD_DELTA_QKV:
+    case QD_DELTA_Z:
+    case QD_DELTA_QKVZ:
+        return QD_SITE_DELTA_IN;
+    case QD_DELTA_OUT:
+        return QD_SITE_DELTA_OUT;
+    case QD_GATE:
+    case QD_UP:
+        return QD_SITE_MLP_IN;
+    case QD_DOWN:
+        return QD_SITE_MLP_DOWN;
+    case QD_SHARED_GATE:
+    case QD_SHARED_UP:
+        return QD_SITE_SHARED_IN;
+    case QD_SHARED_DOWN:
+        return QD_SITE_SHARED_DOWN;
+    case QD_SLOT_COUNT:
+        return p->part == QD_EXPERT_DOWN ? QD_SITE_EXPERT_DOWN : QD_SITE_EXPERT_IN;
+    default:
+        return QD_SITE_COUNT;
+    }
+}
+
+qd_weight *qd_layer_weight(qd_layer *l, const qd_item *it)
+{
+    linear_place at;
+    if (!place_of(l->index, l->n_experts, it, &at)) return NULL;
+    if (at.slot == QD_SLOT_COUNT && (uint64_t)it->expert >= l->n_experts) return NULL;
+    qd_weight *w = at.slot == QD_SLOT_COUNT ? &l->experts[it->expert][at.part] : &l->w[at.slot];
+    return w->data != NULL && w->n == it->rows && w->k == it->cols ? w : NULL;
 }
 
 typedef struct reader {
@@ -78,7 +97,8 @@ static bool same_site(const qd_input_site *a, const qd_input_site *b)
     return a->layer == b->layer && a->kind == b->kind && a->expert == b->expert;
 }
 
-qd_code qd_input_sites_make(const qd_plan *p, qd_arena *arena, qd_input_sites *ret, qd_err *err)
+qd_code qd_input_sites_make(const qd_plan *p, const qd_model_index *x, qd_arena *arena, qd_input_sites *ret,
+                            qd_err *err)
 {
     qd_code rc = QD_OK;
     uint32_t n = 0, n_sites = 0;
@@ -94,16 +114,18 @@ qd_code qd_input_sites_make(const qd_plan *p, qd_arena *arena, qd_input_sites *r
         const qd_item *it = &p->items[i];
         const qd_unit *u = &p->units[it->unit];
         if (u->kind != QD_UNIT_QUANTIZE) continue;
-        const linear_kind *k = kind_of(it->name, u->role);
-        if (k == NULL || u->layer < 0) {
+        linear_place at = {.slot = QD_IN_NORM};
+        bool known = u->layer >= 0 && (uint64_t)u->layer < x->config.n_layers &&
+                     place_of(&x->layers[u->layer], x->config.n_experts, it, &at);
+        if (!known || site_of(&at) == QD_SITE_COUNT) {
             rc = qd_fail(err, QD_E_UNSUPPORTED,
                          "%s: the forward pass does not tell what this linear reads: use a weight-only template",
                          it->name);
             goto out;
         }
-        readers[n++] = (reader){.site = {.kind = k->site,
+        readers[n++] = (reader){.site = {.kind = site_of(&at),
                                          .layer = u->layer,
-                                         .expert = u->role == QD_ROLE_EXPERT ? it->expert : -1,
+                                         .expert = at.slot == QD_SLOT_COUNT ? it->expert : -1,
                                          .n_channels = (uint32_t)it->cols},
                                 .item = i};
     }
