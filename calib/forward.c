@@ -121,6 +121,7 @@ static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     void *row = qd_activations_row(&r->acts, tile->first_row);
     qd_step s = {.p = &r->pass, .lane = lane, .worker = worker, .tile = tile};
     qd_code rc = QD_OK;
+    QD_TRY(qd_lane_tick(lane, err));
     QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &s.x, err));
     r->ops->load(r->acts.dtype, row, tile->n_rows * hidden, s.x);
     QD_TRY(qd_layer_run(&s, err));
@@ -180,6 +181,7 @@ static void reading(void *ctx)
 {
     run *r = ctx;
     uint64_t now = qd_mono_ns();
+    qd_tiles_note_gap(&r->tiles);
     if (now - r->told_ns < TELL_NS) return; /* tensors may be small and many */
     r->told_ns = now;
     progress(r, 0);
@@ -199,7 +201,7 @@ static qd_code run_layer(run *r, uint64_t number, qd_forward_stats *stats, qd_er
     r->layer = number;
     progress(r, 0);
     QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, &watch, &layer, err));
-    if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, err));
+    if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, &watch, err));
     QD_TRY(qd_layer_pack(&layer, r->o->bf16, &watch, err));
     uint64_t loaded = qd_mono_ns();
     r->pass.layer = &layer;

@@ -37,6 +37,7 @@ typedef struct qd_site {
     int64_t expert; /* -1 where there is none */
     uint64_t tile;  /* calls of one tile come in a fixed order, from one thread; tiles come in any order */
     unsigned worker;
+    qd_lane *lane;  /* for qd_lane_tick() between pieces of long work, and for scratch */
     const float *x; /* [rows][cols] with ld */
     uint64_t rows, cols, ld;
 } qd_site;
@@ -46,8 +47,8 @@ typedef struct qd_forward_hooks {
     void *ctx;
     /* The weights of a layer are there and no tile has run: data of linears may be replaced in place (the original
      * dtype), or `data` pointed elsewhere until the next call. Before weight_pack. Once a layer, from the caller's
-     * thread. */
-    qd_code (*on_weights)(void *ctx, qd_layer *layer, qd_err *err);
+     * thread. Work that takes long asks and tells `watch` several times a second. */
+    qd_code (*on_weights)(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err);
     /* Values that go into linears. The linears read `replaced` [rows][cols], dense, where *ret_replaced is set. */
     qd_code (*on_input)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err);
     /* Input of layer `index`, or what the final norm gives (index n_layers): rows x hidden, dense. */
@@ -75,10 +76,10 @@ typedef struct qd_forward_opts {
 } qd_forward_opts;
 
 typedef struct qd_forward_stats {
-    uint64_t flops;       /* of matrix products */
-    double load_s, run_s; /* reading weights; computing */
-    uint64_t longest_tick_gap_us;
-    uint64_t lane_bytes; /* scratch of the thread that had most */
+    uint64_t flops;               /* of matrix products */
+    double load_s, run_s;         /* reading weights; computing */
+    uint64_t longest_tick_gap_us; /* between two ticks of all threads together, as the waiting one sees it */
+    uint64_t lane_bytes;          /* scratch of the thread that had most */
     bool spilled;
 } qd_forward_stats;
 

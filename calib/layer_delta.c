@@ -75,6 +75,8 @@ static qd_code mix(const qd_step *s, const projected *p, float *conv, float *bet
         uint64_t at = s->tile->starts[i] - s->tile->first_row, n = s->tile->starts[i + 1] - s->tile->starts[i];
         l->ops->conv_silu(l, p->qkv + at * qkv, qkv, n, qkv, qd_layer_vec(w, QD_DELTA_CONV), m->conv_taps,
                           conv + at * qkv, qkv);
+        qd_code rc = qd_lane_tick(l, err);
+        if (rc != QD_OK) return rc;
         qd_delta d = {.n_tokens = n,
                       .n_k_heads = m->k_heads,
                       .n_v_heads = heads,
@@ -85,7 +87,7 @@ static qd_code mix(const qd_step *s, const projected *p, float *conv, float *bet
                       .beta = beta + at * heads,
                       .g = g + at * heads,
                       .out = out + at * value};
-        qd_code rc = l->ops->delta_rule(l, &d, err);
+        rc = l->ops->delta_rule(l, &d, err);
         if (rc != QD_OK) return rc;
     }
     l->ops->gated_norm(l, out, p->z, value, rows, heads, m->v_dim, qd_layer_vec(w, QD_DELTA_NORM), m->eps, out);

@@ -14,6 +14,7 @@ qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const f
                     .expert = expert,
                     .tile = s->tile->number,
                     .worker = s->worker,
+                    .lane = s->lane,
                     .x = x,
                     .rows = rows,
                     .cols = cols,
@@ -21,14 +22,16 @@ qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const f
     qd_code rc = qd_scratch_take(&s->lane->scratch, rows, cols, &copy, err);
     if (rc == QD_OK) rc = hooks->on_input(hooks->ctx, &site, copy, &replaced, err);
     if (rc == QD_OK && replaced) *ret = copy;
-    return rc;
+    return rc == QD_OK ? qd_lane_tick(s->lane, err) : rc;
 }
 
-static void norm(const qd_step *s, qd_slot slot, float *h)
+/* A long sequence is a large tile: a pass over its hidden vectors, in fresh memory, takes tens of milliseconds. */
+static qd_code norm(const qd_step *s, qd_slot slot, float *h, qd_err *err)
 {
     const qd_model_config *m = s->p->m;
     s->lane->ops->rms_norm(s->lane, s->x, m->hidden, s->tile->n_rows, 1, 0, m->hidden, qd_layer_vec(s->p->layer, slot),
                            m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, h, m->hidden, 0);
+    return qd_lane_tick(s->lane, err);
 }
 
 qd_code qd_layer_run(const qd_step *s, qd_err *err)
@@ -42,10 +45,10 @@ qd_code qd_layer_run(const qd_step *s, qd_err *err)
     qd_code rc = QD_OK;
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &h, err));
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &y, err));
-    norm(s, QD_IN_NORM, h);
+    QD_TRY(norm(s, QD_IN_NORM, h, err));
     QD_TRY(kind->linear_attention ? qd_delta_run(s, h, y, err) : qd_attention_run(s, h, y, err));
     s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
-    norm(s, QD_POST_NORM, h);
+    QD_TRY(norm(s, QD_POST_NORM, h, err));
     QD_TRY(kind->moe ? qd_moe_run(s, h, y, err) : qd_mlp_run(s, h, y, err));
     s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
 out:

@@ -41,7 +41,7 @@ static void *take(block *b, uint64_t bytes)
     return p;
 }
 
-static qd_code tell(const qd_watch *w, qd_err *err)
+qd_code qd_watch_tell(const qd_watch *w, qd_err *err)
 {
     if (w->n_ticks != NULL) atomic_fetch_add_explicit(w->n_ticks, 1, memory_order_relaxed);
     if (w->told != NULL) w->told(w->ctx);
@@ -52,7 +52,7 @@ static qd_code read_plain(const qd_model_index *x, const qd_tensor *t, const qd_
 {
     qd_code rc = QD_OK;
     for (uint64_t at = 0; at < t->bytes; at += PIECE_BYTES) {
-        QD_TRY(tell(watch, err));
+        QD_TRY(qd_watch_tell(watch, err));
         QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + at, (unsigned char *)to + at,
                               qd_min_u64(PIECE_BYTES, t->bytes - at), err));
     }
@@ -76,7 +76,7 @@ static qd_code read_as(const qd_model_index *x, const qd_tensor *t, qd_dtype as,
     }
     for (uint64_t i = 0; i < t->n_elems; i += piece) {
         uint64_t m = qd_min_u64(piece, t->n_elems - i);
-        QD_TRY(tell(watch, err));
+        QD_TRY(qd_watch_tell(watch, err));
         QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + i * size, raw, m * size, err));
         ops->load(t->dtype, raw, m, wide);
         if (as == QD_BF16) {
@@ -157,11 +157,11 @@ qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++)
         if (is_linear((qd_slot)s) && l->w[s].data != NULL) {
-            QD_TRY(tell(watch, err));
+            QD_TRY(qd_watch_tell(watch, err));
             QD_TRY(l->ops->weight_pack(&l->w[s], bf16, err));
         }
     for (uint64_t e = 0; e < l->n_experts; e++) {
-        QD_TRY(tell(watch, err));
+        QD_TRY(qd_watch_tell(watch, err));
         for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(l->ops->weight_pack(&l->experts[e][p], bf16, err));
     }
 out:

@@ -93,9 +93,11 @@ typedef struct qd_layer {
 typedef struct qd_watch {
     qd_cancel *cancel;
     atomic_ulong *n_ticks;
-    void (*told)(void *ctx);
+    void (*told)(void *ctx); /* from the thread that was given the watch */
     void *ctx;
 } qd_watch;
+/* Counts a tick and tells; QD_E_CANCELED when that was asked for. */
+QD_MUST_CHECK qd_code qd_watch_tell(const qd_watch *w, qd_err *err);
 
 /* Reads a layer; *ret must be zeroed before and released with qd_layer_done().
  * Errors: QD_E_IO, QD_E_CHANGED, QD_E_NO_MEMORY, QD_E_CANCELED. */

@@ -8,7 +8,7 @@
 #include <time.h>
 
 enum {
-    WAIT_MS = 50
+    WAIT_MS = 20
 };
 
 static uint64_t cut(const qd_tokens *t, uint64_t rows_max, qd_token_tile *tiles)
@@ -53,6 +53,7 @@ qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane
     (void)pthread_cond_init(&ret->changed, &attr);
     (void)pthread_condattr_destroy(&attr);
     (void)pthread_mutex_init(&ret->lock, NULL);
+    ret->seen_ns = qd_mono_ns();
     return QD_OK;
 }
 
@@ -77,11 +78,19 @@ static void worker(void *arg, unsigned index)
     (void)pthread_mutex_unlock(&t->lock);
 }
 
-/* Until every worker is done, measuring how long the count of ticks stands still. Called with the lock. */
+void qd_tiles_note_gap(qd_tiles *t)
+{
+    unsigned long now = atomic_load(&t->n_ticks);
+    uint64_t now_ns = qd_mono_ns();
+    t->longest_gap_us = qd_max_u64(t->longest_gap_us, (now_ns - t->seen_ns) / 1000);
+    if (now == t->seen) return;
+    t->seen = now;
+    t->seen_ns = now_ns;
+}
+
+/* Until every worker is done. Called with the lock. */
 static void wait_for_all(qd_tiles *t, void (*wait)(void *ctx, uint64_t done), void *ctx)
 {
-    unsigned long seen = atomic_load(&t->n_ticks);
-    uint64_t seen_ns = qd_mono_ns();
     while (t->n_running > 0) {
         struct timespec until;
         (void)clock_gettime(CLOCK_MONOTONIC, &until);
@@ -91,13 +100,7 @@ static void wait_for_all(qd_tiles *t, void (*wait)(void *ctx, uint64_t done), vo
             until.tv_nsec -= 1000000000L;
         }
         (void)pthread_cond_timedwait(&t->changed, &t->lock, &until);
-        unsigned long now = atomic_load(&t->n_ticks);
-        uint64_t now_ns = qd_mono_ns();
-        if (now != seen) {
-            seen = now;
-            seen_ns = now_ns;
-        }
-        t->longest_gap_us = qd_max_u64(t->longest_gap_us, (now_ns - seen_ns) / 1000);
+        qd_tiles_note_gap(t);
         if (wait == NULL) continue;
         uint64_t done = t->done;
         (void)pthread_mutex_unlock(&t->lock);

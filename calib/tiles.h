@@ -15,6 +15,8 @@ typedef struct qd_tiles {
     unsigned n_lanes;
     atomic_ulong n_ticks;
     uint64_t longest_gap_us; /* between two ticks, as far as the waiting thread sees */
+    unsigned long seen;      /* ticks, and when they were last seen to move */
+    uint64_t seen_ns;
     /* of the run that goes on */
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -33,6 +35,8 @@ QD_MUST_CHECK qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const
  * others at their next tile and is returned. */
 QD_MUST_CHECK qd_code qd_tiles_run(qd_tiles *t, qd_tile_fn fn, void *arg, void (*wait)(void *ctx, uint64_t done),
                                    void *ctx, qd_err *err);
+/* Notes how long the count of ticks has stood still. For the waiting thread, also between runs. */
+void qd_tiles_note_gap(qd_tiles *t);
 uint64_t qd_tiles_flops(const qd_tiles *t);
 uint64_t qd_tiles_lane_bytes(const qd_tiles *t); /* scratch of the lane that has most */
 /* Rows of the largest tile. */

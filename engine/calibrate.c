@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum {
+    TICK_TOKENS = 128,
     EXPERT_TOKENS_MIN = 256 /* an expert that saw fewer takes the largest value of its layer */
 };
 
@@ -20,7 +21,6 @@ typedef struct calibration {
     qd_input_rule rule;
     qd_journal *journal;
     const qd_job_events *events;
-    qd_cancel *cancel;
     qd_input_sites sites;
     qd_model_index index;
     bool rounds; /* weights and activations, see calibrate.h */
@@ -120,7 +120,7 @@ static void round_offset_norms(const qd_model_config *m, qd_layer *layer)
     }
 }
 
-static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
+static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err)
 {
     calibration *c = ctx;
     qd_code rc = close_layer(c, err);
@@ -130,7 +130,7 @@ static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
         c->parts = qd_calloc((uint64_t)n_sites_of(c, c->layer) * c->n_workers, sizeof *c->parts);
         if (c->parts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     }
-    if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, c->cancel, err);
+    if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, watch, err);
     round_offset_norms(&c->index.config, layer);
     return QD_OK;
 }
@@ -143,19 +143,25 @@ static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret
     const qd_input_site *s = qd_input_sites_find(&c->sites, (int32_t)at->layer, at->kind, (int32_t)at->expert);
     if (s == NULL) return QD_OK;
     qd_input_stats *part = c->parts != NULL ? parts_of(c, s) + at->worker : NULL;
-    uint64_t n_blocks = at->cols / QD_NVFP4_BLOCK;
+    if (part == NULL && !c->rounds) return QD_OK;
+    uint64_t n_blocks = at->cols / QD_NVFP4_BLOCK; /* of a token */
     uint32_t *bits = qd_malloc(at->rows * n_blocks * sizeof *bits);
     qd_code rc = QD_OK;
     if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     if (part != NULL && part->n_channels == 0) QD_TRY(qd_input_stats_init(s->n_channels, false, part, err));
-    for (uint64_t r = 0; r < at->rows; r++) /* replaced is a place to work even where nothing is replaced */
-        memcpy(replaced + r * at->cols, at->x + r * at->ld, at->cols * sizeof *replaced);
-    if (part != NULL)
-        qd_input_stats_add(part, replaced, at->rows, bits);
-    else
-        qd_host_block_amax(replaced, at->rows * n_blocks, bits);
-    if (c->rounds) qd_round_activations(replaced, bits, at->rows * n_blocks);
-    *ret_replaced = c->rounds;
+    for (uint64_t r = 0; r < at->rows; r++) {
+        if (part != NULL)
+            qd_input_stats_add(part, at->x + r * at->ld, 1, bits + r * n_blocks);
+        else
+            qd_host_block_amax(at->x + r * at->ld, n_blocks, bits + r * n_blocks);
+        if (r % TICK_TOKENS == 0) QD_TRY(qd_lane_tick(at->lane, err));
+    }
+    float gs = c->rounds ? qd_round_scale(bits, at->rows * n_blocks) : 0.0f;
+    *ret_replaced = gs != 0.0f;
+    for (uint64_t r = 0; r < at->rows && gs != 0.0f; r++) {
+        qd_host_fake_quant(gs, bits + r * n_blocks, at->x + r * at->ld, n_blocks, replaced + r * at->cols);
+        if (r % TICK_TOKENS == 0) QD_TRY(qd_lane_tick(at->lane, err));
+    }
 out:
     qd_free(bits);
     return rc;
@@ -180,17 +186,15 @@ static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t t
 }
 
 qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, qd_journal *journal,
-                     const qd_job_events *events, qd_cancel *cancel, qd_err *err)
+                     const qd_job_events *events, qd_cancel *cancel, qd_forward_stats *ret_stats, qd_err *err)
 {
     const qd_plan *p = run->plan;
     qd_code rc = QD_OK;
     qd_arena arena = {0};
-    qd_forward_stats stats = {0};
     calibration c = {.run = run,
                      .rule = rule,
                      .journal = journal,
                      .events = events,
-                     .cancel = cancel,
                      .rounds = p->recipe.arith != QD_SCALE_CT_EXACT,
                      .n_workers = p->n_compute,
                      .layer = -1,
@@ -207,7 +211,7 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
                                 .cancel = cancel};
         qd_forward_hooks hooks = {
             .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
-        QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, &stats, err));
+        QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, ret_stats, err));
         QD_TRY(close_layer(&c, err));
     }
     for (uint32_t i = 0; i < p->n_items; i++)

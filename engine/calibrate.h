@@ -18,6 +18,7 @@
  * they are (a resume); each other layer is journaled when it is done. Errors: those of qd_forward_run(); QD_E_INPUT for
  * a value that is not finite (linear, token, channel). */
 QD_MUST_CHECK qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, qd_journal *journal,
-                                   const qd_job_events *events, qd_cancel *cancel, qd_err *err);
+                                   const qd_job_events *events, qd_cancel *cancel, qd_forward_stats *ret_stats,
+                                   qd_err *err);
 
 #endif

@@ -148,7 +148,8 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
     if (j->plan.info.input_scales) {
         uint64_t t = qd_mono_ns();
         qd_tokens tokens = qd_job_tokens_view(&j->tokens);
-        QD_TRY(qd_calibrate(&j->run, &tokens, j->plan.input_rule, j->journal, j->events, j->cancel, err));
+        QD_TRY(
+            qd_calibrate(&j->run, &tokens, j->plan.input_rule, j->journal, j->events, j->cancel, &j->res.forward, err));
         j->res.calibrate_s = seconds_since(t);
         sample_memory(j);
     }

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/cancel.h"
 #include "base/err.h"
+#include "calib/forward.h"
 #include "catalog/template.h"
 #include "quant/format.h"
 
@@ -63,8 +64,9 @@ typedef struct qd_job_result {
     uint64_t n_quantized, n_copied; /* tensors */
     uint64_t in_bytes, out_bytes;
     double calibrate_s, read_quantize_write_s, sync_s, verify_s, total_s; /* the second includes the first */
-    double rel_error;    /* sqrt(sum err^2 / sum w^2) over all quantized weights */
-    uint64_t peak_bytes; /* anonymous + shared resident memory */
+    qd_forward_stats forward; /* of the calibration pass; zero without one */
+    double rel_error;         /* sqrt(sum err^2 / sum w^2) over all quantized weights */
+    uint64_t peak_bytes;      /* anonymous + shared resident memory */
     char report_path[4096];
 } qd_job_result;
 

@@ -87,6 +87,16 @@ static void fusion_warnings(const qd_run *run, qd_buf *b, const char **sep)
     }
 }
 
+/* All zero where a resume found every layer measured. */
+static void calibration(const qd_job_result *res, qd_buf *out)
+{
+    const qd_forward_stats *f = &res->forward;
+    qd_buf_printf(out,
+                  "  \"calibration\": {\"flop\": %" PRIu64
+                  ", \"load_s\": %.6f, \"run_s\": %.6f, \"longest_tick_gap_ms\": %.1f, \"spilled\": %s},\n",
+                  f->flops, f->load_s, f->run_s, (double)f->longest_tick_gap_us * 1e-3, f->spilled ? "true" : "false");
+}
+
 qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out, qd_err *err)
 {
     static const char *const rules[] = {
@@ -112,8 +122,10 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
     qd_buf_printf(
         out,
         "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "
-        "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n  \"warnings\": [",
+        "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n",
         res->calibrate_s, res->read_quantize_write_s, res->sync_s, res->verify_s, res->peak_bytes, p->peak_bytes);
+    if (p->info.input_scales) calibration(res, out);
+    qd_buf_str(out, "  \"warnings\": [");
     for (uint32_t i = 0; i < p->n_warnings; i++) {
         qd_buf_str(out, sep);
         qd_buf_json_str(out, p->warnings[i]);

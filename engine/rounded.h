@@ -2,15 +2,16 @@
 #ifndef QD_ENGINE_ROUNDED_H
 #define QD_ENGINE_ROUNDED_H
 
-#include "base/cancel.h"
 #include "calib/layer_weights.h"
 #include "engine/run.h"
 
 /* Replaces the weights of the layer's quantized linears by what their codes will decode to, in the dtype they have.
+ * watch is asked and told several times a second.
  * Errors: QD_E_NO_MEMORY, QD_E_CANCELED, QD_E_INPUT (a weight that is not finite), those of the device. */
-QD_MUST_CHECK qd_code qd_round_weights(const qd_run *run, qd_layer *layer, unsigned n_threads, qd_cancel *cancel,
+QD_MUST_CHECK qd_code qd_round_weights(const qd_run *run, qd_layer *layer, unsigned n_threads, const qd_watch *watch,
                                        qd_err *err);
-/* x [n_blocks][16] in place, under a power of two that holds its largest value. bits: see qd_host_block_amax(). */
-void qd_round_activations(float *x, const uint32_t *bits, uint64_t n_blocks);
+/* The global scale that activations of these block amaxes (see qd_host_block_amax()) are rounded under: a power of two
+ * that holds the largest; 0 where there is nothing to round: all are zero, or one is not finite. */
+float qd_round_scale(const uint32_t *bits, uint64_t n_blocks);
 
 #endif

@@ -19,10 +19,11 @@ QD_VEC void qd_host_block_amax(const float *x, uint64_t n_blocks, uint32_t *ret_
     }
 }
 
-QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, float *x, uint64_t n_blocks)
+QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y)
 {
     for (uint64_t b = 0; b < n_blocks; b++) {
-        float *v = x + b * BLOCK;
+        const float *v = x + b * BLOCK;
+        float *to = y + b * BLOCK;
         float amax = qd_bits_f32(bits[b]) * gs;
         float s = amax > 0.0f ? qd_e4m3_to_f32((uint8_t)qd_nvfp4_scale_code(amax / 6.0f)) : 0.125f, rcp = 1.0f / s;
         for (int i = 0; i < BLOCK; i++) {
@@ -31,8 +32,8 @@ QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, float *x, uint64_
             uint32_t e = qd_f32_bits(t) & 0x7f800000u; /* as qd_e2m1_round() */
             e = e < 0x3f800000u ? 0x3f800000u : e;
             float big = qd_bits_f32(e + (22u << 23));
-            float y = ((t + big) - big) * s / gs;
-            v[i] = v[i] < 0.0f ? -y : y;
+            float r = ((t + big) - big) * s / gs;
+            to[i] = v[i] < 0.0f ? -r : r;
         }
     }
 }

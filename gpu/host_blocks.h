@@ -7,8 +7,8 @@
 /* ret_bits[b]: largest |x| of block b as the bits of a float32 (they order as integers, NaN above all). x
  * [n_blocks][16]. */
 void qd_host_block_amax(const float *x, uint64_t n_blocks, uint32_t *ret_bits);
-/* x [n_blocks][16], finite, to NVFP4 (min-max, fp32 arithmetic of gpu/kernels.h) under the global scale gs and back, in
- * place: the bits of qd_nvfp4_block_fp32() decoded. bits: the blocks' largest magnitudes. */
-void qd_host_fake_quant(float gs, const uint32_t *bits, float *x, uint64_t n_blocks);
+/* y = x [n_blocks][16], finite, to NVFP4 (min-max, fp32 arithmetic of gpu/kernels.h) under the global scale gs and
+ * back: the bits of qd_nvfp4_block_fp32() decoded. bits: the blocks' largest magnitudes. y may be x. */
+void qd_host_fake_quant(float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y);
 
 #endif

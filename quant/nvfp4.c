@@ -57,14 +57,39 @@ float qd_nvfp4_global(const qd_nvfp4_recipe *r, qd_dtype weight_dtype, float ama
     return gs < k_global_max ? gs : k_global_max;
 }
 
+/* The value of each code in a block of this scale. */
+static void block_values(uint8_t scale, float gs, float ret[16])
+{
+    static const float levels[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+    float s = qd_e4m3_to_f32(scale);
+    for (int i = 0; i < 8; i++) {
+        ret[i] = levels[i] * s / gs;
+        ret[i + 8] = -levels[i] * s / gs;
+    }
+}
+
 void qd_nvfp4_decode(const uint8_t *codes, const uint8_t *scales, float gs, uint64_t n_blocks, float *out)
 {
-    for (uint64_t b = 0; b < n_blocks; b++) {
-        float s = qd_e4m3_to_f32(scales[b]);
-        for (uint64_t j = 0; j < QD_NVFP4_BLOCK / 2; j++) {
-            uint8_t pair = codes[b * (QD_NVFP4_BLOCK / 2) + j];
-            out[b * QD_NVFP4_BLOCK + 2 * j] = qd_e2m1_to_f32((uint8_t)(pair & 15u)) * s / gs;
-            out[b * QD_NVFP4_BLOCK + 2 * j + 1] = qd_e2m1_to_f32((uint8_t)(pair >> 4)) * s / gs;
+    for (uint64_t b = 0; b < n_blocks; b++, codes += QD_NVFP4_BLOCK / 2, out += QD_NVFP4_BLOCK) {
+        float value[16];
+        block_values(scales[b], gs, value);
+        for (int j = 0; j < QD_NVFP4_BLOCK / 2; j++) {
+            out[2 * j] = value[codes[j] & 15u];
+            out[2 * j + 1] = value[codes[j] >> 4];
+        }
+    }
+}
+
+void qd_nvfp4_decode_bf16(const uint8_t *codes, const uint8_t *scales, float gs, uint64_t n_blocks, uint16_t *out)
+{
+    for (uint64_t b = 0; b < n_blocks; b++, codes += QD_NVFP4_BLOCK / 2, out += QD_NVFP4_BLOCK) {
+        float value[16];
+        uint16_t rounded[16];
+        block_values(scales[b], gs, value);
+        for (int i = 0; i < 16; i++) rounded[i] = qd_bf16_from_f32(value[i]);
+        for (int j = 0; j < QD_NVFP4_BLOCK / 2; j++) {
+            out[2 * j] = rounded[codes[j] & 15u];
+            out[2 * j + 1] = rounded[codes[j] >> 4];
         }
     }
 }

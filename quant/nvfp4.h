@@ -29,5 +29,7 @@ float qd_nvfp4_global(const qd_nvfp4_recipe *r, qd_dtype weight_dtype, float ama
 /* out[0..n_blocks * 16) = e2m1(code) * e4m3(scale) / gs in float32, each product rounded once: (code * scale) exact,
  * then the division. */
 void qd_nvfp4_decode(const uint8_t *codes, const uint8_t *scales, float gs, uint64_t n_blocks, float *out);
+/* The same, rounded to BF16. */
+void qd_nvfp4_decode_bf16(const uint8_t *codes, const uint8_t *scales, float gs, uint64_t n_blocks, uint16_t *out);
 
 #endif

@@ -113,7 +113,7 @@ double qd_input_error(float gs, const float *x, uint64_t n)
         uint32_t bits;
         memcpy(q, x + at, sizeof q);
         qd_host_block_amax(q, 1, &bits);
-        qd_host_fake_quant(gs, &bits, q, 1);
+        qd_host_fake_quant(gs, &bits, q, 1, q);
         for (int i = 0; i < QD_NVFP4_BLOCK; i++)
             block = fmaf(x[at + (uint64_t)i] - q[i], x[at + (uint64_t)i] - q[i], block);
         sum += (double)block;

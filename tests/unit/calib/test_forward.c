@@ -154,19 +154,19 @@ static int teardown(void **state)
     return scratch_remove(&s);
 }
 
-static qd_code on_weights(void *ctx, qd_layer *layer, qd_err *err)
+static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err)
 {
     fix *f = ctx;
-    (void)err;
     f->n_layers_seen++;
     if (f->stop_at_layer_1 && layer->number == 1) qd_cancel_set(&f->cancel, 15);
-    return QD_OK;
+    return qd_watch_tell(watch, err);
 }
 
 static qd_code on_input(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err)
 {
     fix *f = ctx;
-    (void)err;
+    qd_code rc = qd_lane_tick(site->lane, err);
+    if (rc != QD_OK) return rc;
     (void)pthread_mutex_lock(&f->lock);
     f->rows_at[site->kind] += site->rows;
     if (site->kind == QD_SITE_EXPERT_IN) f->expert_rows[site->expert] += site->rows;

@@ -240,10 +240,13 @@ static void decoding_is_code_times_scale_over_the_global_scale(void **state)
         double scale = s < 8 ? ldexp(s, -9) : ldexp(1.0 + (s & 7) / 8.0, (int)(s >> 3) - 7);
         const uint8_t byte = (uint8_t)s;
         float out[16], gs = 11.7f;
+        uint16_t bf16[16];
         qd_nvfp4_decode(codes, &byte, gs, 1, out);
+        qd_nvfp4_decode_bf16(codes, &byte, gs, 1, bf16);
         for (unsigned i = 0; i < 16; i++) {
             float want = (float)((double)magnitude[i & 7] * scale) / gs;
             assert_true(out[i] == (i < 8 ? want : -want));
+            assert_int_equal(bf16[i], qd_bf16_from_f32(out[i]));
         }
     }
 }

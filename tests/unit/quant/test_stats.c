@@ -137,7 +137,7 @@ static void activations_are_rounded_as_the_kernels_do(void **state)
     for (int i = 32; i < 48; i++) x[i] = i % 2 == 0 ? 0.0f : -0.0f; /* a block of zeros */
     memcpy(q, x, sizeof q);
     qd_host_block_amax(q, TOKENS * K / 16, bits);
-    qd_host_fake_quant(67.2f, bits, q, TOKENS * K / 16);
+    qd_host_fake_quant(67.2f, bits, q, TOKENS * K / 16, q);
     for (int b = 0; b < TOKENS * K / 16; b++) {
         double want[16];
         float decoded[16];
