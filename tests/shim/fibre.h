@@ -13,6 +13,8 @@ enum {
 typedef struct fibre {
     ucontext_t ctx;
     void *asan_stack;
+    void *jump[5]; /* of __builtin_setjmp(), where that is used */
+    int started;
 } fibre;
 
 /* Makes fibre i (0 .. FIBRE_MAX - 1) ready to run body() from its beginning; body must end in fibre_leave(true). */

@@ -170,7 +170,11 @@ static void check_lease(const qd_mem_msg *m)
 
 void check_step(void)
 {
-    const qd_mem_stream *jobs = stream("KV_" QD_BUCKET_JOBS), *live = stream("KV_" QD_BUCKET_LIVE);
+    if (sim.records == NULL) {
+        sim.records = stream("KV_" QD_BUCKET_JOBS);
+        sim.live = stream("KV_" QD_BUCKET_LIVE);
+    }
+    const qd_mem_stream *jobs = sim.records, *live = sim.live;
     for (; sim.live_cursor < live->n_slots; sim.live_cursor++) {
         const qd_mem_msg *m = live->slots[sim.live_cursor];
         if (m != NULL && strncmp(m->m.key, "lease.", 6) == 0) check_lease(m);

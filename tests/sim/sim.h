@@ -74,6 +74,7 @@ typedef struct world {
     char why[512];
     qd_jobs_bugs bugs;
     qd_bus_mem *mem;
+    const struct qd_mem_stream *records, *live; /* of mem: looked at every turn */
     profile p;
     actor actors[ACTORS_MAX];
     size_t n_actors, n_workers;
