@@ -20,8 +20,8 @@ void qd_fault_arm(qd_fault_kind kind, unsigned long n, int sys_errno)
 
 void qd_fault_arm_from_env(void)
 {
-    static const char *const kinds[] = {"alloc", "read", "write", "sync", "rename"};
-    static const int default_errno[] = {ENOMEM, EIO, ENOSPC, EIO, EIO};
+    static const char *const kinds[] = {"alloc", "read", "write", "sync", "rename", "flood"};
+    static const int default_errno[] = {ENOMEM, EIO, ENOSPC, EIO, EIO, 0};
     const char *spec = getenv("QD_FAULT");
     if (spec == NULL) return;
     for (int k = 0; k < QD_FAULT_KIND_COUNT; k++) {
@@ -32,6 +32,11 @@ void qd_fault_arm_from_env(void)
         int sys_errno = end != NULL && *end == ':' ? (int)strtol(end + 1, NULL, 10) : default_errno[k];
         qd_fault_arm((qd_fault_kind)k, n, sys_errno);
     }
+}
+
+unsigned long qd_fault_armed(qd_fault_kind kind)
+{
+    return atomic_load(&g_fault[kind].at);
 }
 
 unsigned long qd_fault_count(qd_fault_kind kind)

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "daemon/child_flood.h"
 #include "daemon/child_job.h"
 #include "daemon/frame.h"
 #include "proto/msg.h"
@@ -21,8 +22,19 @@
 
 enum {
     TICK_MS = 200, /* the promise is 250 */
-    LINE_BYTES_MAX = 4096
+    LINE_BYTES_MAX = 4096,
+    LINES_MAX = 256, /* a frame */
+    LINES_BYTES_MAX = 32 << 10,
+    LINES_MS = 5 /* they wait so long for others */
 };
+
+/* Log lines on their way into one frame: a frame, a write and two wake-ups a line would cost more than the lines. */
+typedef struct gathered {
+    Quantd__LogLine line[LINES_MAX], *lines[LINES_MAX];
+    char text[LINES_BYTES_MAX];
+    size_t n, bytes;
+    uint64_t since_ms;
+} gathered;
 
 /* Shared by the job's thread and the link's thread, under lock; the link's thread alone reads and writes the socket. */
 struct qd_child_link {
@@ -30,6 +42,7 @@ struct qd_child_link {
     pthread_cond_t changed; /* room in the queue, an answer, a stop */
     int wake_fd;
     qd_frames frames;
+    gathered log;
     uint64_t ticks, last_steps;
     char phase[32];
     Quantd__Progress progress; /* its phase points to the member above */
@@ -69,18 +82,6 @@ void qd_child_link_progress(qd_child_link *l, const char *phase, const Quantd__P
     unlock(l);
 }
 
-/* Puts a frame, waiting for room; gives up only when the process is to end. */
-static void put(qd_child_link *l, const Quantd__ChildFrame *frame)
-{
-    lock(l);
-    while (qd_frames_put(&l->frames, frame, NULL) == QD_E_FULL) {
-        wake(l);
-        (void)pthread_cond_wait(&l->changed, &l->lock);
-    }
-    unlock(l);
-    wake(l);
-}
-
 static Quantd__ChildFrame new_frame(Quantd__ChildFrame__BodyCase body)
 {
     Quantd__ChildFrame f;
@@ -88,6 +89,37 @@ static Quantd__ChildFrame new_frame(Quantd__ChildFrame__BodyCase body)
     f.version = QD_WIRE_VERSION;
     f.body_case = body;
     return f;
+}
+
+/* The gathered lines become a frame. QD_E_FULL: they stay. */
+static qd_code put_lines(qd_child_link *l)
+{
+    Quantd__ChildLog log;
+    quantd__child_log__init(&log);
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_LOG);
+    if (l->log.n == 0) return QD_OK;
+    log.lines = l->log.lines;
+    log.n_lines = l->log.n;
+    f.log = &log;
+    qd_code rc = qd_frames_put(&l->frames, &f, NULL);
+    if (rc != QD_E_FULL) l->log.n = l->log.bytes = 0;
+    return rc;
+}
+
+/* Waits for room while there is none: gives up only when the process is to end. Under the lock. */
+static void wait_for_room(qd_child_link *l)
+{
+    wake(l);
+    (void)pthread_cond_wait(&l->changed, &l->lock);
+}
+
+/* Puts a frame, behind the lines that came before it. */
+static void put(qd_child_link *l, const Quantd__ChildFrame *frame)
+{
+    lock(l);
+    while (put_lines(l) == QD_E_FULL || qd_frames_put(&l->frames, frame, NULL) == QD_E_FULL) wait_for_room(l);
+    unlock(l);
+    wake(l);
 }
 
 /* One line of printable UTF-8 that is not too long. */
@@ -108,20 +140,23 @@ static void clean_text(const char *text, char *ret, size_t bytes)
 
 void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *text)
 {
-    char line[LINE_BYTES_MAX];
-    Quantd__LogLine one, *lines[] = {&one};
-    quantd__log_line__init(&one);
-    Quantd__ChildLog log;
-    quantd__child_log__init(&log);
-    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_LOG);
-    clean_text(text, line, sizeof line);
-    one.time_ms = qd_unix_ms();
-    one.level = level;
-    one.text = line;
-    log.lines = lines;
-    log.n_lines = 1;
-    f.log = &log;
-    put(l, &f);
+    char clean[LINE_BYTES_MAX];
+    gathered *g = &l->log;
+    clean_text(text, clean, sizeof clean);
+    size_t bytes = strlen(clean) + 1;
+    lock(l);
+    while (g->n == LINES_MAX || g->bytes + bytes > LINES_BYTES_MAX)
+        if (put_lines(l) == QD_E_FULL) wait_for_room(l);
+    Quantd__LogLine *line = g->lines[g->n] = &g->line[g->n];
+    quantd__log_line__init(line);
+    line->time_ms = qd_unix_ms();
+    line->level = level;
+    line->text = memcpy(g->text + g->bytes, clean, bytes);
+    g->bytes += bytes;
+    if (++g->n == 1) g->since_ms = qd_mono_ns() / 1000000;
+    bool first = g->n == 1;
+    unlock(l);
+    if (first) wake(l);
 }
 
 qd_code qd_child_link_ask(qd_child_link *l, qd_err *err)
@@ -181,8 +216,11 @@ static void link_run(void *arg, unsigned worker)
             put_tick(l);
             next_ms = now + TICK_MS;
         }
+        bool lines = l->log.n != 0;
+        if (lines && (l->ending || now >= l->log.since_ms + LINES_MS)) lines = put_lines(l) == QD_E_FULL;
         bool alive = take(l) && qd_frames_flush(&l->frames, NULL) == QD_OK;
-        bool waiting = qd_frames_waiting(&l->frames), over = l->ending && !waiting;
+        bool waiting = qd_frames_waiting(&l->frames), over = l->ending && !waiting && !lines;
+        uint64_t due_ms = l->log.since_ms + LINES_MS;
         (void)pthread_cond_broadcast(&l->changed);
         unlock(l);
         /* Nobody is there to tell, or a stopped supervisor, whose job may be another's by now: leave all as it is. */
@@ -191,7 +229,8 @@ static void link_run(void *arg, unsigned worker)
         struct pollfd fds[] = {{.fd = l->frames.fd, .events = (short)(POLLIN | (waiting ? POLLOUT : 0))},
                                {.fd = l->wake_fd, .events = POLLIN}};
         now = qd_mono_ns() / 1000000;
-        int n = poll(fds, 2, next_ms > now ? (int)(next_ms - now) : 0);
+        uint64_t at = lines && !waiting ? qd_min_u64(next_ms, due_ms) : next_ms;
+        int n = poll(fds, 2, at > now ? (int)(at - now) : 0);
         uint64_t count;
         if (n > 0 && (fds[1].revents & POLLIN) != 0) {
             ssize_t ignored = read(l->wake_fd, &count, sizeof count);
@@ -278,6 +317,7 @@ int qd_child_main(int fd, long parent_pid)
     quantd__report_summary__init(&report);
     Quantd__ChildFrame *start = NULL;
     qd_pool *link_thread = NULL;
+    qd_child_flood *chatter = NULL;
     qd_err err = {0};
     qd_code rc = QD_OK;
     int exit_code = QD_CHILD_EXIT_ALONE;
@@ -291,7 +331,9 @@ int qd_child_main(int fd, long parent_pid)
     }
     QD_TRY(qd_pool_start(1, "link", link_run, &l, &link_thread, &err));
     uint64_t began = qd_mono_ns();
-    rc = qd_child_job(start->start, &l, &cancel, &report, path, &err);
+    rc = qd_child_flood_start(&l, &chatter, &err);
+    if (rc == QD_OK) rc = qd_child_job(start->start, &l, &cancel, &report, path, &err);
+    qd_child_flood_stop(chatter);
     put_end(&l, rc, &err, &report, (qd_mono_ns() - began) / 1000000);
     lock(&l);
     l.ending = true;

@@ -38,8 +38,11 @@ qd_code qd_frames_put(qd_frames *f, const Quantd__ChildFrame *frame, qd_err *err
         rc = qd_fail(err, QD_E_FULL, "more than %d bytes of frames wait to be written", QD_FRAME_QUEUE_MAX);
         goto out;
     }
-    if (f->out_at == f->out.len) {
-        qd_buf_reset(&f->out);
+    if (f->out_at >=
+        f->out.len / 2) { /* what is written makes room; otherwise a reader that is always behind would have it grow */
+        size_t left = f->out.len - f->out_at;
+        if (left != 0) memmove(f->out.data, f->out.data + f->out_at, left);
+        f->out.len = left;
         f->out_at = 0;
     }
     qd_buf_add(&f->out, b.data, b.len);

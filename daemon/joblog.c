@@ -41,46 +41,66 @@ void qd_joblog_done(qd_joblog *l)
     *l = (qd_joblog){0};
 }
 
-void qd_joblog_format(uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret)
+static void show_time(time_t s, char ret[32])
+{
+    struct tm t;
+    ret[0] = '\0';
+    if (localtime_r(&s, &t) != NULL) (void)strftime(ret, 32, "%Y-%m-%d %H:%M:%S", &t);
+}
+
+static void format(const char *when, Quantd__LogLevel level, const char *text, qd_buf *ret)
 {
     static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARNING", "ERROR"};
-    time_t s = (time_t)(time_ms / 1000);
-    struct tm t;
-    char when[32] = "";
-    if (localtime_r(&s, &t) != NULL) (void)strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &t);
-    qd_buf_printf(ret, "%s - %s - %s\n", when, (unsigned)level < 5 ? names[level] : names[0], text);
+    const char *parts[] = {when, " - ", (unsigned)level < 5 ? names[level] : names[0], " - ", text, "\n"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) qd_buf_add(ret, parts[i], strlen(parts[i]));
+}
+
+void qd_joblog_format(uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret)
+{
+    char when[32];
+    show_time((time_t)(time_ms / 1000), when);
+    format(when, level, text, ret);
 }
 
 static void keep_text(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
 {
+    time_t s = (time_t)(time_ms / 1000);
     if (l->text_full) return;
     if (l->text.len + strlen(text) + 64 > l->text_max) {
         l->text_full = true;
         text = "the log is longer than this file may be; the rest was told in the event stream only";
     }
-    qd_joblog_format(time_ms, level, text, &l->text);
+    if (s != l->when_s || l->when[0] == '\0') show_time(s, l->when);
+    l->when_s = s;
+    format(l->when, level, text, &l->text);
     l->n_text++;
 }
 
-void qd_joblog_add(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
+void qd_joblog_take(qd_joblog *l, Quantd__LogLine *line)
 {
-    keep_text(l, time_ms, level, text);
+    keep_text(l, line->time_ms, line->level, line->text);
     if (l->lines == NULL) l->lines = qd_calloc(QD_JOBLOG_WAITING_MAX, sizeof(*l->lines));
-    Quantd__LogLine *line = l->lines == NULL ? NULL : qd_log_line_new();
-    if (line == NULL || qd_text_set(&line->text, text, NULL) != QD_OK) {
-        qd_msg_free(line);
-        l->dropped++;
-        return;
-    }
-    line->time_ms = time_ms;
-    line->level = level;
-    if (l->n == QD_JOBLOG_WAITING_MAX) { /* the bus is away for long */
+    if (l->lines == NULL || l->n == QD_JOBLOG_WAITING_MAX) { /* the latter: the bus is away for long */
         l->dropped++;
         qd_msg_free(line);
         return;
     }
     if (l->n == 0) l->oldest_ms = now_ms();
     *slot(l, l->n++) = line;
+}
+
+void qd_joblog_add(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
+{
+    Quantd__LogLine *line = qd_log_line_new();
+    if (line == NULL || qd_text_set(&line->text, text, NULL) != QD_OK) {
+        keep_text(l, time_ms, level, text);
+        qd_msg_free(line);
+        l->dropped++;
+        return;
+    }
+    line->time_ms = time_ms;
+    line->level = level;
+    qd_joblog_take(l, line);
 }
 
 void qd_joblog_progress(qd_joblog *l, uint32_t permille)

@@ -5,6 +5,8 @@
 
 #include "jobs/task.h"
 
+#include <time.h>
+
 enum {
     QD_JOBLOG_BATCH_BYTES = 60 << 10, /* of texts; with the rest of the message below 64 KiB */
     QD_JOBLOG_BATCH_LINES = 512,
@@ -23,12 +25,16 @@ typedef struct qd_joblog {
     bool text_full;
     qd_buf text; /* "2026-04-11 12:02:35 - INFO - ...": in the zone of $TZ */
     int last_percent;
+    time_t when_s; /* the second that `when` shows: many lines have the same */
+    char when[32];
 } qd_joblog;
 
 void qd_joblog_begin(qd_joblog *l, size_t text_max);
 void qd_joblog_done(qd_joblog *l);
 /* Memory that is out costs the line, never the job. */
 void qd_joblog_add(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text);
+/* The same with a line of a decoded message, which it takes. */
+void qd_joblog_take(qd_joblog *l, Quantd__LogLine *line);
 /* "Quantization progress: 37%", when the percentage is another one. */
 void qd_joblog_progress(qd_joblog *l, uint32_t permille);
 /* When the next batch is due, by the monotonic clock; UINT64_MAX: nothing waits. */

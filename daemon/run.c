@@ -150,8 +150,8 @@ static void pump_child(qd_worker *w)
             break;
         }
         case QD_CHILD_LOGGED:
-            for (size_t k = 0; k < f->log->n_lines; k++)
-                qd_joblog_add(&r->log, f->log->lines[k]->time_ms, f->log->lines[k]->level, f->log->lines[k]->text);
+            for (size_t k = 0; k < f->log->n_lines; k++) qd_joblog_take(&r->log, f->log->lines[k]);
+            f->log->n_lines = 0; /* they are the log's now */
             break;
         case QD_CHILD_ASKS:
             r->asks = true;

@@ -326,6 +326,30 @@ static void a_full_disk_is_the_nodes_fault(void **state)
     end(&r);
 }
 
+static void a_flood_of_log_lines_comes_whole_and_in_order(void **state)
+{
+    (void)state;
+    run r;
+    unsigned n = 0, expected = 0;
+    begin(&r, "", NULL);
+    assert_int_equal(setenv("QD_FAULT", "flood:2000000", 1), 0);
+    assert_int_equal(qd_text_set(&r.start->job_id, "real", NULL), QD_OK);
+    spawn_again(&r);
+    assert_int_equal(unsetenv("QD_FAULT"), 0);
+    assert_int_equal(follow(&r, QD_CHILD_ASKS), QD_CHILD_ASKS);
+    qd_childproc_allow(r.c);
+    assert_true(exited(&r)->ok);
+    assert_false(r.text.failed);
+    for (const char *at = r.text.data; (at = strstr(at, "flood line ")) != NULL; at++)
+        assert_int_equal(strtoul(at + strlen("flood line "), NULL, 10), ++n);
+    const char *last = strstr(r.text.data, "flood of ");
+    assert_non_null(last);
+    expected = (unsigned)strtoul(last + strlen("flood of "), NULL, 10);
+    assert_true(n > 0);
+    assert_int_equal(n, expected);
+    end(&r);
+}
+
 static void a_crash_is_told_with_its_signal(void **state)
 {
     (void)state;
@@ -431,6 +455,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_source_that_changed_since_the_job_was_made_is_refused),
         cmocka_unit_test(an_unknown_template_is_the_nodes_and_a_path_the_jobs_fault),
         cmocka_unit_test(a_full_disk_is_the_nodes_fault),
+        cmocka_unit_test(a_flood_of_log_lines_comes_whole_and_in_order),
         cmocka_unit_test(a_crash_is_told_with_its_signal),
         cmocka_unit_test(a_silent_a_stalled_and_a_lying_child_are_killed),
         cmocka_unit_test(a_child_that_does_not_listen_is_killed_after_the_stop),

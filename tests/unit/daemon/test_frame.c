@@ -141,6 +141,23 @@ static void a_full_queue_takes_nothing_of_the_frame_it_refuses(void **state)
     end(&p);
 }
 
+static void a_reader_that_is_always_behind_does_not_make_the_queue_grow(void **state)
+{
+    (void)state;
+    pair p;
+    char text[4001];
+    memset(text, 'x', 4000);
+    text[4000] = '\0';
+    begin(&p);
+    for (unsigned i = 0; i < 20000; i++) { /* 80 MB pass; the queue is never empty */
+        qd_msg_free(next(&p.b));
+        assert_int_equal(qd_frames_flush(&p.a, NULL), QD_OK);
+        while (put_log(&p.a, text, 1) == QD_OK) continue;
+    }
+    assert_true(p.a.out.cap <= 4 * (size_t)QD_FRAME_QUEUE_MAX);
+    end(&p);
+}
+
 static void a_length_beyond_the_limit_is_refused_before_it_is_read(void **state)
 {
     (void)state;
@@ -221,6 +238,7 @@ int main(void)
         cmocka_unit_test(a_frame_may_come_byte_by_byte),
         cmocka_unit_test(many_frames_pass_a_full_socket_without_waiting),
         cmocka_unit_test(a_full_queue_takes_nothing_of_the_frame_it_refuses),
+        cmocka_unit_test(a_reader_that_is_always_behind_does_not_make_the_queue_grow),
         cmocka_unit_test(a_length_beyond_the_limit_is_refused_before_it_is_read),
         cmocka_unit_test(what_is_no_message_is_refused),
         cmocka_unit_test(an_end_between_frames_is_an_end_and_within_one_an_error),
