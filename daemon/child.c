@@ -6,6 +6,7 @@
 #include "daemon/child_flood.h"
 #include "daemon/child_job.h"
 #include "daemon/frame.h"
+#include "jobs/jobs.h"
 #include "proto/msg.h"
 
 #include <errno.h>
@@ -299,7 +300,7 @@ static void put_end(qd_child_link *l, qd_code code, const qd_err *err, Quantd__R
         (void)snprintf(name, sizeof name, "%s", qd_code_name(code));
         error.code = name;
         error.message = text;
-        error.error_class = qd_child_error_class(code);
+        error.error_class = qd_jobs_class_of(code);
         error.time_ms = qd_unix_ms();
         end.error = &error;
     }

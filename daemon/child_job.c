@@ -21,25 +21,6 @@ typedef struct run {
     bool calibrated; /* it has a phase of calibration */
 } run;
 
-Quantd__ErrorClass qd_child_error_class(qd_code code)
-{
-    switch (code) {
-    case QD_E_ROOM:
-    case QD_E_NO_MEMORY:
-    case QD_E_IO:
-    case QD_E_DEVICE:
-    case QD_E_VERIFY: /* what was written was not what is read */
-    case QD_E_BUSY:
-    case QD_E_CONFIG: /* a template that this node lacks */
-        return QUANTD__ERROR_CLASS__ERROR_NODE;
-    case QD_E_AWAY:
-    case QD_E_CONFLICT:
-        return QUANTD__ERROR_CLASS__ERROR_BUS;
-    default:
-        return QUANTD__ERROR_CLASS__ERROR_JOB;
-    }
-}
-
 static uint32_t permille(const run *r, const qd_progress *p)
 {
     double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;

@@ -25,7 +25,5 @@ enum {
 /* Runs the job of a start frame. ret_report's path points to ret_path. */
 QD_MUST_CHECK qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel,
                                    Quantd__ReportSummary *ret_report, char ret_path[QD_CHILD_PATH_BYTES], qd_err *err);
-/* Whom an error counts against. */
-Quantd__ErrorClass qd_child_error_class(qd_code code);
 
 #endif

@@ -124,7 +124,7 @@ qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, c
     if (c->limits.silent_ms == 0) c->limits.silent_ms = SILENT_MS;
     if (c->limits.stall_ms == 0) c->limits.stall_ms = STALL_MS;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-        rc = qd_fail_errno(err, QD_E_INTERNAL, errno, "socketpair");
+        rc = qd_fail_errno(err, QD_E_IO, errno, "socketpair");
         goto out;
     }
     qd_frames_begin(&c->frames, fds[0]);
@@ -136,7 +136,7 @@ qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, c
     int e = spawn(program != NULL ? program : "/proc/self/exe", fds[1], &c->pid);
     if (e != 0) {
         c->pid = 0;
-        rc = qd_fail_errno(err, QD_E_INTERNAL, e, "cannot start the child process");
+        rc = qd_fail_errno(err, QD_E_IO, e, "cannot start the child process");
         goto out;
     }
     c->pid_fd = pidfd_open(c->pid, 0);

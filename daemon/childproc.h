@@ -34,7 +34,7 @@ typedef struct qd_child_result {
 typedef struct qd_childproc qd_childproc;
 
 /* Starts `program --child FD PID` (NULL: this program) with an environment of a few harmless names, no other open
- * files but stderr, default signals, and sends it the job. Errors: QD_E_NO_MEMORY, QD_E_INTERNAL. */
+ * files but stderr, default signals, and sends it the job. Errors: QD_E_NO_MEMORY, QD_E_IO. */
 QD_MUST_CHECK qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits,
                                          const qd_child_start *start, qd_childproc **ret, qd_err *err);
 int qd_childproc_fd(const qd_childproc *c);     /* readable: call next */

@@ -283,7 +283,6 @@ static qd_job_error *start_error(const qd_err *why)
         return NULL;
     }
     e->error_class = qd_jobs_class_of(why->code);
-    if (why->code == QD_E_INTERNAL) e->error_class = QUANTD__ERROR_CLASS__ERROR_NODE; /* a process that did not start */
     return e;
 }
 

@@ -56,20 +56,36 @@ void qd_jobs_stats_get(const qd_jobs *j, qd_jobs_stats *ret)
 
 Quantd__ErrorClass qd_jobs_class_of(qd_code code)
 {
-    switch (code) {
+    switch (code) { /* all of them: a new code does not compile before somebody has decided */
     case QD_E_ROOM:
     case QD_E_NO_MEMORY:
     case QD_E_IO:
     case QD_E_DEVICE:
-    case QD_E_BUSY:
+    case QD_E_BUSY:    /* a run that holds the directory and is not heard of */
+    case QD_E_VERIFY:  /* what was written is not what is read */
+    case QD_E_CONFIG:  /* a template or setting of this node */
+    case QD_E_VERSION: /* what a newer program wrote: a newer worker can */
         return QUANTD__ERROR_CLASS__ERROR_NODE;
     case QD_E_AWAY:
     case QD_E_FULL:
     case QD_E_REFUSED:
+    case QD_E_CONFLICT:
+    case QD_E_CANCELED: /* the record says who asked; nobody failed */
         return QUANTD__ERROR_CLASS__ERROR_BUS;
-    default:
+    case QD_E_USAGE:
+    case QD_E_INPUT:
+    case QD_E_CHANGED:
+    case QD_E_UNSUPPORTED:
+    case QD_E_QUALITY:
+    case QD_E_INTERNAL: /* of code that reads the job's files */
+    case QD_E_NOT_FOUND:
+    case QD_E_TOO_LARGE:
         return QUANTD__ERROR_CLASS__ERROR_JOB;
+    case QD_OK:
+    case QD_CODE_COUNT:
+        break;
     }
+    return QUANTD__ERROR_CLASS__ERROR_CLASS_NONE;
 }
 
 void qd_jobs_audit(qd_jobs *j, const char *tenant, const qd_jobs_caller *by, const char *action, const char *subject,

@@ -110,7 +110,7 @@ void qd_jobs_audit(qd_jobs *j, const char *tenant, const qd_jobs_caller *by, con
                    qd_code outcome);
 
 /* Whose fault a code is where nobody knows better: the job's (bad input, unsupported, quality ...), the node's (room,
- * memory, I/O, device) or the bus's. */
+ * memory, I/O, device) or the bus's, which counts against nobody. QD_OK: ERROR_CLASS_NONE. */
 Quantd__ErrorClass qd_jobs_class_of(qd_code code);
 
 typedef struct qd_jobs_stats {

@@ -101,11 +101,22 @@ static void an_order_to_drain_is_seen_and_obeyed_once(void **state)
 static void the_class_of_a_code_says_whose_fault_it_is(void **state)
 {
     (void)state;
-    assert_int_equal(qd_jobs_class_of(QD_E_INPUT), QUANTD__ERROR_CLASS__ERROR_JOB);
-    assert_int_equal(qd_jobs_class_of(QD_E_CHANGED), QUANTD__ERROR_CLASS__ERROR_JOB);
-    assert_int_equal(qd_jobs_class_of(QD_E_ROOM), QUANTD__ERROR_CLASS__ERROR_NODE);
-    assert_int_equal(qd_jobs_class_of(QD_E_DEVICE), QUANTD__ERROR_CLASS__ERROR_NODE);
-    assert_int_equal(qd_jobs_class_of(QD_E_AWAY), QUANTD__ERROR_CLASS__ERROR_BUS);
+    static const char classes[] = {[QD_OK] = '-',          [QD_E_USAGE] = 'j',       [QD_E_INPUT] = 'j',
+                                   [QD_E_CHANGED] = 'j',   [QD_E_UNSUPPORTED] = 'j', [QD_E_ROOM] = 'n',
+                                   [QD_E_NO_MEMORY] = 'n', [QD_E_QUALITY] = 'j',     [QD_E_BUSY] = 'n',
+                                   [QD_E_IO] = 'n',        [QD_E_DEVICE] = 'n',      [QD_E_VERIFY] = 'n',
+                                   [QD_E_INTERNAL] = 'j',  [QD_E_CONFIG] = 'n',      [QD_E_CANCELED] = 'b',
+                                   [QD_E_CONFLICT] = 'b',  [QD_E_NOT_FOUND] = 'j',   [QD_E_AWAY] = 'b',
+                                   [QD_E_FULL] = 'b',      [QD_E_TOO_LARGE] = 'j',   [QD_E_REFUSED] = 'b',
+                                   [QD_E_VERSION] = 'n'};
+    assert_int_equal(sizeof classes, QD_CODE_COUNT);
+    for (int c = 0; c < QD_CODE_COUNT; c++) {
+        Quantd__ErrorClass expected = classes[c] == 'j'   ? QUANTD__ERROR_CLASS__ERROR_JOB
+                                      : classes[c] == 'n' ? QUANTD__ERROR_CLASS__ERROR_NODE
+                                      : classes[c] == 'b' ? QUANTD__ERROR_CLASS__ERROR_BUS
+                                                          : QUANTD__ERROR_CLASS__ERROR_CLASS_NONE;
+        if (qd_jobs_class_of((qd_code)c) != expected) fail_msg("%s", qd_code_name((qd_code)c));
+    }
 }
 
 int main(void)
