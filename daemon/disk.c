@@ -171,13 +171,27 @@ out:
     return rc;
 }
 
+/* A run renames to OUT what it has verified, its report included. A directory that is there and cannot be told from its
+ * report is none of a run, or was changed since: that is so for every worker, and people have to look at it. What
+ * cannot be read is this node's trouble. */
 static qd_code output(void *ctx, const qd_job_record *rec, bool *ret_there, qd_report_summary *ret, qd_err *err)
 {
     char path[PATH_BYTES + 64];
-    *ret_there = is_ours(ctx, rec) && qd_path_is_dir(rec->spec->output_path);
+    qd_err why = {0};
+    const char *out = rec->spec->output_path;
+    *ret_there = is_ours(ctx, rec) && qd_path_is_dir(out);
     if (!*ret_there) return QD_OK;
-    (void)snprintf(path, sizeof path, "%.4000s/report.json", rec->spec->output_path);
-    return read_report(path, ret, err);
+    (void)snprintf(path, sizeof path, "%.4000s/report.json", out);
+    qd_code rc = read_report(path, ret, &why);
+    if (rc == QD_OK) return QD_OK;
+    *ret_there = false;
+    if (!qd_path_is_dir(out)) return QD_OK; /* a cancel has just taken it away */
+    if (rc == QD_E_INPUT && why.sys_errno != EACCES)
+        return qd_fail(err, QD_E_INPUT,
+                       "%.300s is in the output's place and no finished run left it so (%.300s): look at it, remove "
+                       "it, submit the job again",
+                       out, why.msg);
+    return qd_fail_at(err, rc == QD_E_INPUT ? QD_E_IO : rc, 0, why.file, why.line, "%s", why.msg);
 }
 
 typedef struct up_to {

@@ -2,8 +2,7 @@
  *
  * OUT is spec.output_path (its name carries the job id); staging is OUT.staging.<epoch>. Every change is one rename, so
  * that of two that want the same directory one finds it gone: that is QD_OK here, never an error. Trash is a directory
- * on the same file system, of no interest to anybody. Errors: QD_E_IO, QD_E_ROOM and the like; all are the node's
- * fault. */
+ * on the same file system, of no interest to anybody. Errors: QD_E_IO, QD_E_ROOM and the like, the node's fault. */
 #ifndef QD_JOBS_DISK_H
 #define QD_JOBS_DISK_H
 
@@ -31,7 +30,7 @@ typedef struct qd_jobs_disk {
      * from then on. *ret_found: staging of this epoch is there now, so a resume can be tried. */
     qd_code (*adopt)(void *ctx, const qd_job_record *rec, bool *ret_found, qd_err *err);
     /* Whether OUT is there: the rename was the last step, so it is whole and verified. Fills ret (texts by
-     * qd_text_set()) from the report beside it. */
+     * qd_text_set()) from the report beside it. QD_E_INPUT, the job's fault: something is there that no run left. */
     qd_code (*output)(void *ctx, const qd_job_record *rec, bool *ret_there, qd_report_summary *ret, qd_err *err);
     /* All OUT.staging.<e> with e <= rec.epoch to trash; younger ones belong to somebody else. */
     qd_code (*discard_staging)(void *ctx, const qd_job_record *rec, qd_err *err);

@@ -140,14 +140,14 @@ static qd_code take_disk(qd_task *t, bool *ret_there, qd_err *err)
     return rc;
 }
 
-static qd_code node_failure(qd_task *t, const qd_err *why, qd_err *err)
+static qd_code disk_failure(qd_task *t, const qd_err *why, qd_err *err)
 {
     qd_job_error *e = qd_job_error_new();
     if (e == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for an error");
     qd_code rc = qd_text_set(&e->code, qd_code_name(why->code), err);
     if (rc == QD_OK) rc = qd_text_set(&e->message, why->msg, err);
     if (rc == QD_OK) {
-        e->error_class = QUANTD__ERROR_CLASS__ERROR_NODE;
+        e->error_class = qd_jobs_class_of(why->code);
         rc = qd_task_fail(t, e, 0, NULL, err);
     }
     qd_msg_free(e);
@@ -164,7 +164,7 @@ static qd_code begin(qd_task *t, bool give_up, qd_take *ret, bool *ret_over, qd_
     *ret_over = true;
     *ret = QD_TAKE_LATER;
     if (rc != QD_OK) {
-        rc = node_failure(t, &why, err);
+        rc = disk_failure(t, &why, err);
         return rc == QD_E_CANCELED || rc == QD_E_CONFLICT ? QD_OK : rc; /* a cancel is the sweep's, after the lease */
     }
     if (there)

@@ -131,8 +131,37 @@ static void an_output_is_read_from_its_report(void **state)
     assert_int_equal(r->output_bytes, 40);
     assert_true(r->rel_error == 0.25);
     assert_string_equal(r->path, at(w->out, "/report.json"));
-    make(w->out, "report.json", "{\"quantized_linears\": -1}");
-    assert_int_equal(w->ops.output(w->ops.ctx, w->rec, &there, r, &err), QD_E_INPUT);
+    qd_msg_free(r);
+}
+
+static void an_output_without_a_good_report_is_the_jobs_fault(void **state)
+{
+    world *w = *state;
+    static const char *const broken[] = {NULL, "", "{", "[]", "{\"quantized_linears\": -1}"};
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        qd_err err = {0};
+        bool there = true;
+        qd_report_summary *r = qd_report_summary_new();
+        make(w->out, broken[i] == NULL ? NULL : "report.json", broken[i]);
+        assert_int_equal(w->ops.output(w->ops.ctx, w->rec, &there, r, &err), QD_E_INPUT);
+        assert_int_equal(err.code, QD_E_INPUT);
+        assert_false(there);
+        assert_non_null(strstr(err.msg, "no finished run left it"));
+        qd_msg_free(r);
+    }
+}
+
+static void an_output_that_cannot_be_read_is_the_nodes_fault(void **state)
+{
+    world *w = *state;
+    qd_err err = {0};
+    bool there = true;
+    qd_report_summary *r = qd_report_summary_new();
+    make(w->out, "report.json", "{}");
+    qd_fault_arm(QD_FAULT_READ, 1, EIO);
+    assert_int_equal(w->ops.output(w->ops.ctx, w->rec, &there, r, &err), QD_E_IO);
+    qd_fault_arm(QD_FAULT_READ, 0, 0);
+    assert_false(there);
     qd_msg_free(r);
 }
 
@@ -251,10 +280,16 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(the_newest_older_staging_becomes_ones_own), TEST(where_nothing_is_nothing_is_found),
-        TEST(an_output_is_read_from_its_report),         TEST(discarding_takes_ones_own_and_older_staging_only),
-        TEST(all_that_is_ours_is_told_and_nothing_else), TEST(a_rename_that_fails_is_an_error_that_names_both),
-        TEST(what_is_outside_the_roots_is_not_touched),  cmocka_unit_test(a_path_is_below_a_root_by_its_parts),
+        TEST(the_newest_older_staging_becomes_ones_own),
+        TEST(where_nothing_is_nothing_is_found),
+        TEST(an_output_is_read_from_its_report),
+        TEST(an_output_without_a_good_report_is_the_jobs_fault),
+        TEST(an_output_that_cannot_be_read_is_the_nodes_fault),
+        TEST(discarding_takes_ones_own_and_older_staging_only),
+        TEST(all_that_is_ours_is_told_and_nothing_else),
+        TEST(a_rename_that_fails_is_an_error_that_names_both),
+        TEST(what_is_outside_the_roots_is_not_touched),
+        cmocka_unit_test(a_path_is_below_a_root_by_its_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,6 +149,7 @@ static qd_code disk_output(void *ctx, const qd_job_record *rec, bool *ret_there,
     rig *r = ctx;
     (void)rec;
     if (r->disk_fails) return qd_fail(err, QD_E_IO, "the disk fails");
+    if (r->out && r->out_broken) return qd_fail(err, QD_E_INPUT, "no run left this");
     *ret_there = r->out;
     ret->tensors_quantized = 42;
     return QD_OK;

@@ -43,7 +43,7 @@ typedef struct rig {
     qd_jobs_disk disk;
     /* the disk */
     uint64_t staging; /* its epoch; 0: none */
-    bool out, trash, disk_fails;
+    bool out, trash, disk_fails, out_broken;
     unsigned n_discarded;
 } rig;
 

@@ -208,6 +208,30 @@ static void a_failing_disk_is_the_nodes_fault(void **state)
     rig_free(r);
 }
 
+static void an_output_that_no_run_left_is_the_jobs_fault_and_stays(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    create(r, "j1");
+    beat(&r->w2, "w2");
+    r->out = r->out_broken = true;
+    assert_int_equal(take(r, &r->w1, &t), QD_TAKE_LATER);
+    qd_job_record *rec = record_of(r, "j1");
+    assert_int_equal(rec->state, QD_JOB_QUEUING);
+    assert_int_equal(rec->failures[0]->error_class, QUANTD__ERROR_CLASS__ERROR_JOB);
+    qd_msg_free(rec);
+    pass_ms(r, LEASE_MS);
+    assert_int_equal(take(r, &r->w2, &t), QD_TAKE_LATER);
+    rec = record_of(r, "j1");
+    assert_int_equal(rec->state, QD_JOB_FAILED);
+    assert_string_equal(rec->error->message, "no run left this");
+    qd_msg_free(rec);
+    assert_true(r->out); /* somebody's directory */
+    assert_int_equal(stream_msgs(r, QD_STREAM_JOBS), 0);
+    rig_free(r);
+}
+
 static void too_many_lost_attempts_are_the_end(void **state)
 {
     (void)state;
@@ -291,6 +315,7 @@ int main(void)
         cmocka_unit_test(an_output_in_place_is_the_end),
         cmocka_unit_test(a_dead_workers_cancel_is_carried_out),
         cmocka_unit_test(a_failing_disk_is_the_nodes_fault),
+        cmocka_unit_test(an_output_that_no_run_left_is_the_jobs_fault_and_stays),
         cmocka_unit_test(too_many_lost_attempts_are_the_end),
         cmocka_unit_test(a_newer_programs_job_is_left_to_newer_workers),
         cmocka_unit_test(whichever_call_of_a_take_is_lost_one_worker_has_it_in_the_end),
