@@ -26,7 +26,7 @@ void qd_progress_duration(double s, char *ret_text, size_t bytes)
         (void)snprintf(ret_text, bytes, "%lu h %02lu min", t / 3600, t % 3600 / 60);
 }
 
-void qd_progress_line(const qd_progress *p, unsigned width, qd_buf *out)
+void qd_progress_line(const qd_job_progress *p, unsigned width, qd_buf *out)
 {
     char head[64], tail[128], layer[48] = "", rate[32] = "", eta[32];
     double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;
@@ -55,7 +55,7 @@ void qd_progress_line(const qd_progress *p, unsigned width, qd_buf *out)
     }
 }
 
-void qd_progress_json(const qd_progress *p, qd_buf *out)
+void qd_progress_json(const qd_job_progress *p, qd_buf *out)
 {
     qd_buf_printf(out,
                   "{\"event\":\"progress\",\"phase\":\"%s\",\"layer\":%d,\"layers\":%d,\"done_bytes\":%" PRIu64
@@ -79,7 +79,7 @@ static void clear_bar(qd_progress_view *v)
     v->drawn = false;
 }
 
-static void on_progress(void *ctx, const qd_progress *p)
+static void on_progress(void *ctx, const qd_job_progress *p)
 {
     qd_progress_view *v = ctx;
     qd_buf_reset(&v->line);

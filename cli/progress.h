@@ -28,8 +28,8 @@ qd_job_events qd_progress_events(qd_progress_view *v);
 void qd_progress_end(qd_progress_view *v);
 
 /* One line for p: with a bar that makes it `width` columns at most; without one for width 0. Appended to out. */
-void qd_progress_line(const qd_progress *p, unsigned width, qd_buf *out);
-void qd_progress_json(const qd_progress *p, qd_buf *out);
+void qd_progress_line(const qd_job_progress *p, unsigned width, qd_buf *out);
+void qd_progress_json(const qd_job_progress *p, qd_buf *out);
 /* "12.3 s", "4 min 05 s", "2 h 03 min". */
 void qd_progress_duration(double s, char *ret_text, size_t bytes);
 

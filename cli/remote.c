@@ -117,6 +117,8 @@ static void put_report(const qd_report_summary *r, qd_buf *out)
     put_number(out, "copied_tensors", r->tensors_copied);
     put_number(out, "source_bytes", r->source_bytes);
     put_number(out, "output_bytes", r->output_bytes);
+    put_text(out, "output_digest", r->output_digest);
+    put_text(out, "numerics_id", r->numerics_id);
     qd_buf_printf(out, ",\"relative_error\":%.9g", r->rel_error);
 }
 

@@ -32,14 +32,14 @@ void qd_remote_bar_show(qd_remote_bar *b, const Quantd__Progress *p)
     double elapsed = (double)(now - b->first_ns) * 1e-9;
     double rate = elapsed > 0.05 ? (double)(p->bytes_done - b->first_bytes) / elapsed : 0;
     double eta = p->eta_ms != 0 ? (double)p->eta_ms * 1e-3 : -1;
-    const qd_progress shown = {.phase = b->phase,
-                               .layer = (int32_t)p->layer - 1,
-                               .n_layers = (int32_t)p->layers,
-                               .done_bytes = p->bytes_done,
-                               .total_bytes = p->bytes_total,
-                               .elapsed_s = elapsed,
-                               .eta_s = eta,
-                               .rate_bytes_s = rate};
+    const qd_job_progress shown = {.phase = b->phase,
+                                   .layer = (int32_t)p->layer - 1,
+                                   .n_layers = (int32_t)p->layers,
+                                   .done_bytes = p->bytes_done,
+                                   .total_bytes = p->bytes_total,
+                                   .elapsed_s = elapsed,
+                                   .eta_s = eta,
+                                   .rate_bytes_s = rate};
     qd_job_events e = qd_progress_events(&b->view);
     e.progress(e.ctx, &shown);
 }

@@ -311,11 +311,9 @@ static void put_end(qd_child_link *l, qd_code code, const qd_err *err, Quantd__R
 int qd_child_main(int fd, long parent_pid)
 {
     static qd_cancel cancel;
-    char path[QD_CHILD_PATH_BYTES] = "";
+    static qd_child_report report;
     qd_child_link l = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .wake_fd = -1, .cancel = &cancel};
-    Quantd__ReportSummary report;
-    quantd__report_summary__init(&report);
     Quantd__ChildFrame *start = NULL;
     qd_pool *link_thread = NULL;
     qd_child_flood *chatter = NULL;
@@ -333,9 +331,9 @@ int qd_child_main(int fd, long parent_pid)
     QD_TRY(qd_pool_start(1, "link", link_run, &l, &link_thread, &err));
     uint64_t began = qd_mono_ns();
     rc = qd_child_flood_start(&l, &chatter, &err);
-    if (rc == QD_OK) rc = qd_child_job(start->start, &l, &cancel, &report, path, &err);
+    if (rc == QD_OK) rc = qd_child_job(start->start, &l, &cancel, &report, &err);
     qd_child_flood_stop(chatter);
-    put_end(&l, rc, &err, &report, (qd_mono_ns() - began) / 1000000);
+    put_end(&l, rc, &err, &report.summary, (qd_mono_ns() - began) / 1000000);
     lock(&l);
     l.ending = true;
     unlock(&l);

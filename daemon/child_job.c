@@ -21,7 +21,7 @@ typedef struct run {
     bool calibrated; /* it has a phase of calibration */
 } run;
 
-static uint32_t permille(const run *r, const qd_progress *p)
+static uint32_t permille(const run *r, const qd_job_progress *p)
 {
     double part = p->total_bytes > 0 ? (double)p->done_bytes / (double)p->total_bytes : 1.0;
     uint32_t from = r->calibrated ? CALIBRATED_PERMILLE : 0, to = QUANTIZED_PERMILLE;
@@ -36,7 +36,7 @@ static uint32_t permille(const run *r, const qd_progress *p)
     return from + (uint32_t)(part * (to - from));
 }
 
-static void on_progress(void *ctx, const qd_progress *p)
+static void on_progress(void *ctx, const qd_job_progress *p)
 {
     run *r = ctx;
     Quantd__Progress out;
@@ -93,8 +93,26 @@ static qd_code settings_of(const Quantd__JobSpec *spec, qd_arena *arena, const c
     return QD_OK;
 }
 
-qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel,
-                     Quantd__ReportSummary *ret_report, char ret_path[QD_CHILD_PATH_BYTES], qd_err *err)
+static void fill_report(const qd_job_result *result, qd_child_report *ret)
+{
+    Quantd__ReportSummary *s = &ret->summary;
+    quantd__report_summary__init(s);
+    (void)snprintf(ret->path, sizeof ret->path, "%s", result->report_path);
+    (void)snprintf(ret->digest, sizeof ret->digest, "%s", result->output_digest);
+    qd_numerics_id(ret->numerics_id);
+    s->path = ret->path;
+    s->output_digest = ret->digest;
+    s->numerics_id = ret->numerics_id;
+    s->tensors_quantized = (uint32_t)qd_min_u64(result->n_quantized, UINT32_MAX);
+    s->tensors_copied = (uint32_t)qd_min_u64(result->n_copied, UINT32_MAX);
+    s->source_bytes = result->in_bytes;
+    s->output_bytes = result->out_bytes;
+    s->rel_error = result->rel_error;
+    s->ranks = 1;
+}
+
+qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel, qd_child_report *ret,
+                     qd_err *err)
 {
     const Quantd__JobSpec *spec = start->spec;
     const char *settings[SETTINGS_MAX];
@@ -135,14 +153,7 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
         if (hint != NULL) *hint = '\0';
         goto out;
     }
-    (void)snprintf(ret_path, QD_CHILD_PATH_BYTES, "%s", result.report_path);
-    ret_report->path = ret_path;
-    ret_report->tensors_quantized = (uint32_t)qd_min_u64(result.n_quantized, UINT32_MAX);
-    ret_report->tensors_copied = (uint32_t)qd_min_u64(result.n_copied, UINT32_MAX);
-    ret_report->source_bytes = result.in_bytes;
-    ret_report->output_bytes = result.out_bytes;
-    ret_report->rel_error = result.rel_error;
-    ret_report->ranks = 1;
+    fill_report(&result, ret);
 out:
     qd_template_done(&tmpl);
     qd_arena_done(&arena);

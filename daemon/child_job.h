@@ -4,6 +4,8 @@
 
 #include "base/cancel.h"
 #include "base/err.h"
+#include "base/hash.h"
+#include "engine/numerics.h"
 #include "proto/child.pb-c.h"
 
 #include <stdint.h>
@@ -18,12 +20,13 @@ void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *tex
 /* Asks the supervisor and waits for its word. Errors: QD_E_CANCELED. */
 QD_MUST_CHECK qd_code qd_child_link_ask(qd_child_link *l, qd_err *err);
 
-enum {
-    QD_CHILD_PATH_BYTES = 4096
-};
+typedef struct qd_child_report {
+    Quantd__ReportSummary summary; /* its texts are the members below */
+    char path[4096], digest[QD_HASH_HEX_BYTES], numerics_id[QD_NUMERICS_ID_BYTES];
+} qd_child_report;
 
-/* Runs the job of a start frame. ret_report's path points to ret_path. */
+/* Runs the job of a start frame. */
 QD_MUST_CHECK qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel,
-                                   Quantd__ReportSummary *ret_report, char ret_path[QD_CHILD_PATH_BYTES], qd_err *err);
+                                   qd_child_report *ret, qd_err *err);
 
 #endif

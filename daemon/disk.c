@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/path.h"
@@ -155,6 +156,8 @@ static qd_code read_report(const char *path, qd_report_summary *ret, qd_err *err
 {
     json_t *report = NULL;
     uint64_t quantized = 0, copied = 0;
+    const char *digest = "", *numerics = "";
+    qd_hash128 hash;
     qd_code rc = QD_OK;
     QD_TRY(qd_json_load(path, REPORT_BYTES_MAX, &report, err));
     QD_TRY(qd_json_u64(report, "quantized_linears", path, UINT32_MAX, &quantized, err));
@@ -162,6 +165,14 @@ static qd_code read_report(const char *path, qd_report_summary *ret, qd_err *err
     QD_TRY(qd_json_u64(report, "source_bytes", path, INT64_MAX, &ret->source_bytes, err));
     QD_TRY(qd_json_u64(report, "output_bytes", path, INT64_MAX, &ret->output_bytes, err));
     QD_TRY(qd_json_num_or(report, "relative_error", path, 0, &ret->rel_error, err));
+    QD_TRY(qd_json_str_or(report, "output_digest", path, "", &digest, err));
+    QD_TRY(qd_json_str_or(report, "numerics_id", path, "", &numerics, err));
+    if ((digest[0] != '\0' && !qd_hash_from_hex(digest, &hash)) || (numerics[0] != '\0' && !qd_id_ok(numerics))) {
+        rc = qd_fail(err, QD_E_INPUT, "%s: \"output_digest\" or \"numerics_id\" is none", path);
+        goto out;
+    }
+    QD_TRY(qd_text_set(&ret->output_digest, digest, err));
+    QD_TRY(qd_text_set(&ret->numerics_id, numerics, err));
     ret->tensors_quantized = (uint32_t)quantized;
     ret->tensors_copied = (uint32_t)copied;
     ret->ranks = 1;

@@ -8,7 +8,7 @@
 #include "catalog/template.h"
 #include "daemon/child.h"
 #include "daemon/service.h"
-#include "engine/plan.h"
+#include "engine/numerics.h"
 #include "proto/subject.h"
 
 #include <ctype.h>
@@ -140,7 +140,7 @@ static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log
 {
     const char *instance = a->instance != NULL ? a->instance : "cpu";
     const char *device = s->device[0] != '\0' ? s->device : instance;
-    char id[QD_ID_BYTES], numerics[QD_ID_BYTES];
+    char id[QD_ID_BYTES], numerics[QD_NUMERICS_ID_BYTES];
     qd_service service = {.settings = s,
                           .log = log,
                           .arena = arena,
@@ -153,7 +153,7 @@ static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log
     if (a->check) return QD_OK;
     worker_id(s, instance, id);
     qd_log_field(log, "worker", id);
-    (void)snprintf(numerics, sizeof numerics, "cpu-%u", QD_NUMERICS_VERSION);
+    qd_numerics_id(numerics);
     (void)setenv("TZ", s->api_time_zone, 1);
     tzset();
     templates = qd_template_dirs(or_null(s->templates));

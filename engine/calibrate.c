@@ -174,14 +174,14 @@ static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t t
     if (c->events == NULL || c->events->progress == NULL) return;
     double elapsed = (double)(qd_mono_ns() - c->start_ns) * 1e-9;
     uint64_t done = layer * n_tiles + tiles_done, total = n_layers * n_tiles;
-    qd_progress p = {.phase = "calibrate",
-                     .layer = (int32_t)layer - 1,
-                     .n_layers = (int32_t)n_layers,
-                     .done_bytes = done,
-                     .total_bytes = total,
-                     .elapsed_s = elapsed,
-                     .eta_s = done > 0 ? elapsed / (double)done * (double)(total - done) : -1,
-                     .n_steps = n_ticks};
+    qd_job_progress p = {.phase = "calibrate",
+                         .layer = (int32_t)layer - 1,
+                         .n_layers = (int32_t)n_layers,
+                         .done_bytes = done,
+                         .total_bytes = total,
+                         .elapsed_s = elapsed,
+                         .eta_s = done > 0 ? elapsed / (double)done * (double)(total - done) : -1,
+                         .n_steps = n_ticks};
     c->events->progress(c->events->ctx, &p);
 }
 

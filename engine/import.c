@@ -60,13 +60,13 @@ static void tell(import *x, bool always)
     x->told_ns = now;
     double elapsed = (double)(now - x->start_ns) * 1e-9;
     double rate = elapsed > 0 ? (double)x->done_bytes / elapsed : 0;
-    qd_progress p = {.phase = "import",
-                     .layer = -1,
-                     .done_bytes = x->done_bytes,
-                     .total_bytes = x->total_bytes,
-                     .elapsed_s = elapsed,
-                     .rate_bytes_s = rate,
-                     .eta_s = rate > 0 ? (double)(x->total_bytes - x->done_bytes) / rate : -1};
+    qd_job_progress p = {.phase = "import",
+                         .layer = -1,
+                         .done_bytes = x->done_bytes,
+                         .total_bytes = x->total_bytes,
+                         .elapsed_s = elapsed,
+                         .rate_bytes_s = rate,
+                         .eta_s = rate > 0 ? (double)(x->total_bytes - x->done_bytes) / rate : -1};
     x->events->progress(x->events->ctx, &p);
 }
 

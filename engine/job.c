@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/calibrate.h"
+#include "engine/digest.h"
 #include "engine/outputs.h"
 #include "engine/pipeline.h"
 #include "engine/report.h"
@@ -143,6 +144,7 @@ static void sample_memory(job *j)
 static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
 {
     qd_code rc = QD_OK;
+    qd_hash128 digest = {0, 0};
     QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err)); /* before anything is written */
     QD_TRY(take_up(j, err));
     if (j->plan.info.input_scales) {
@@ -172,6 +174,8 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
     j->res.in_bytes = j->plan.src_bytes;
     j->res.out_bytes = j->plan.file_bytes;
     j->res.rel_error = qd_report_rel_error(&j->run);
+    QD_TRY(qd_output_digest(&j->run, j->staging.dir, &digest, err));
+    qd_hash_hex(digest, j->res.output_digest);
     QD_TRY(write_report(j, err));
     if (qd_cancel_asked(j->cancel)) {
         rc = qd_fail(err, QD_E_CANCELED, "canceled");

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/cancel.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "calib/forward.h"
 #include "catalog/template.h"
 #include "quant/format.h"
@@ -15,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef struct qd_progress {
+typedef struct qd_job_progress {
     const char *phase;                /* "quantize", "sync", "verify", "import" */
     int32_t layer, n_layers;          /* the layer last finished; -1 before the first */
     uint64_t done_bytes, total_bytes; /* of source tensors (quantize), of output (verify) */
@@ -23,7 +24,7 @@ typedef struct qd_progress {
     double rate_bytes_s;
     uint64_t
         n_steps; /* tiles read, written or verified so far in this phase: who sees it stand still sees a job hang */
-} qd_progress;
+} qd_job_progress;
 
 typedef enum qd_note_level {
     QD_NOTE_INFO,
@@ -33,7 +34,8 @@ typedef enum qd_note_level {
 typedef struct qd_job_events {
     void *ctx;
     void (*progress)(
-        void *ctx, const qd_progress *p); /* at most every 100 ms and at the end of a phase; from the caller's thread */
+        void *ctx,
+        const qd_job_progress *p); /* at most every 100 ms and at the end of a phase; from the caller's thread */
     void (*note)(void *ctx, qd_note_level level,
                  const char *text); /* warnings and milestones; from the caller's thread */
     /* Asked when all is durable and verified, before the rename that makes it the model: who may have lost the job
@@ -67,6 +69,7 @@ typedef struct qd_job_result {
     qd_forward_stats forward; /* of the calibration pass; zero without one */
     double rel_error;         /* sqrt(sum err^2 / sum w^2) over all quantized weights */
     uint64_t peak_bytes;      /* anonymous + shared resident memory */
+    char output_digest[QD_HASH_HEX_BYTES];
     char report_path[4096];
 } qd_job_result;
 

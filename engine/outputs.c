@@ -9,6 +9,8 @@
 
 #define CONFIG_BYTES_MAX ((uint64_t)64 << 20)
 
+static const char k_index[] = "model.safetensors.index.json";
+
 static qd_code put(const char *dir, const char *name, const void *data, size_t n, qd_err *err)
 {
     char *path = qd_path_join(dir, name);
@@ -105,7 +107,7 @@ static qd_code write_index(const qd_plan *p, const char *dir, qd_err *err)
     }
     qd_buf_str(&b, "\n  }\n}\n");
     qd_code rc = qd_buf_check(&b, err);
-    if (rc == QD_OK) rc = put(dir, "model.safetensors.index.json", b.data, b.len, err);
+    if (rc == QD_OK) rc = put(dir, k_index, b.data, b.len, err);
     qd_buf_done(&b);
     return rc;
 }
@@ -128,5 +130,15 @@ qd_code qd_write_outputs(const qd_plan *p, const char *dir, qd_err *err)
     qd_code rc = copy_side_files(p, dir, err);
     if (rc == QD_OK && p->n_parts > 1) rc = write_index(p, dir, err);
     if (rc == QD_OK) rc = write_config(p, dir, err);
+    return rc;
+}
+
+qd_code qd_each_side_output(const qd_plan *p, qd_side_output_fn fn, void *ctx, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    for (uint32_t i = 0; i < p->ckpt->n_side && rc == QD_OK; i++) rc = fn(ctx, p->ckpt->side[i], err);
+    if (rc == QD_OK && p->n_parts > 1) rc = fn(ctx, k_index, err);
+    if (rc == QD_OK) rc = fn(ctx, "config.json", err);
+    if (rc == QD_OK && p->format->extra_file != NULL) rc = fn(ctx, p->format->extra_file, err);
     return rc;
 }

@@ -29,15 +29,15 @@ void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t l
     m->last_ns = now;
     double elapsed = (double)(now - m->start_ns) * 1e-9, fresh = (double)(done_bytes - m->resumed_bytes);
     double rate = elapsed > 0 ? fresh / elapsed : 0;
-    qd_progress p = {.phase = m->phase,
-                     .layer = layer,
-                     .n_layers = m->n_layers,
-                     .done_bytes = done_bytes,
-                     .total_bytes = m->total_bytes,
-                     .elapsed_s = elapsed,
-                     .eta_s = rate > 0 ? (double)(m->total_bytes - done_bytes) / rate : -1,
-                     .rate_bytes_s = rate,
-                     .n_steps = n_steps};
+    qd_job_progress p = {.phase = m->phase,
+                         .layer = layer,
+                         .n_layers = m->n_layers,
+                         .done_bytes = done_bytes,
+                         .total_bytes = m->total_bytes,
+                         .elapsed_s = elapsed,
+                         .eta_s = rate > 0 ? (double)(m->total_bytes - done_bytes) / rate : -1,
+                         .rate_bytes_s = rate,
+                         .n_steps = n_steps};
     m->events->progress(m->events->ctx, &p);
 }
 

@@ -1,5 +1,7 @@
 #include "engine/report.h"
 
+#include "engine/numerics.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -103,11 +105,13 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
         [QD_RULE_MINMAX] = "minmax", [QD_RULE_FOUR_OVER_SIX] = "four_over_six", [QD_RULE_MSE] = "mse"};
     const qd_plan *p = run->plan;
     const char *sep = "";
-    char hex[QD_HASH_HEX_BYTES];
+    char hex[QD_HASH_HEX_BYTES], numerics[QD_NUMERICS_ID_BYTES];
     qd_hash_hex(p->hash, hex);
+    qd_numerics_id(numerics);
     qd_buf_printf(out,
-                  "{\n  \"quantd\": \"%s\",\n  \"numerics\": %u,\n  \"plan\": \"%s\",\n  \"template\": ", QD_VERSION,
-                  QD_NUMERICS_VERSION, hex);
+                  "{\n  \"quantd\": \"%s\",\n  \"numerics\": %u,\n  \"numerics_id\": \"%s\",\n  \"plan\": \"%s\",\n  "
+                  "\"template\": ",
+                  QD_VERSION, QD_NUMERICS_VERSION, numerics, hex);
     qd_buf_json_str(out, p->tmpl->id);
     qd_buf_printf(out, ",\n  \"format\": \"%s\",\n  \"architecture\": \"%s\",\n  \"device\": \"%s\",\n",
                   p->format->name, p->arch != NULL ? qd_arch_name(p->arch) : "generic", run->dev->name);
@@ -117,8 +121,8 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
     qd_buf_printf(out,
                   "  \"quantized_linears\": %" PRIu64 ",\n  \"copied_tensors\": %" PRIu64
                   ",\n  \"source_bytes\": %" PRIu64 ",\n  \"output_bytes\": %" PRIu64
-                  ",\n  \"relative_error\": %.9g,\n",
-                  res->n_quantized, res->n_copied, res->in_bytes, res->out_bytes, res->rel_error);
+                  ",\n  \"output_digest\": \"%s\",\n  \"relative_error\": %.9g,\n",
+                  res->n_quantized, res->n_copied, res->in_bytes, res->out_bytes, res->output_digest, res->rel_error);
     qd_buf_printf(
         out,
         "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "

@@ -206,6 +206,7 @@ class Case(qd.Case):
         self.assertGreater(len(ta), 1)
         for name, data in ta.items():
             self.assertTrue(data == tb[name], f"{name} differs between {a} and {b}")
+        self.assertEqual(qd.report(a)["output_digest"], qd.report(b)["output_digest"])
 
     def succeeded(self, job, out, expected):
         r = self.c.end(job)

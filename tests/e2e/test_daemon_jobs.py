@@ -34,6 +34,8 @@ class Jobs(cluster.Case):
         self.assertEqual(r["name"], "first job")
         self.assertEqual(r["quantized_linears"], 14)
         self.assertEqual(r["report"], out + "/report.json")
+        self.assertEqual(r["output_digest"], qd.report(self.path("expected"))["output_digest"])  # the same bytes
+        self.assertEqual(r["numerics_id"], self.c.ctl("workers", "--json").event("worker")["numerics_id"])
         self.assertEqual(r["attempts"], 1)
         self.assertEqual(self.c.left_over(), [])
         with open(os.path.join(out, "quantd.log"), encoding="utf-8") as f:

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The output's bytes do not depend on threads or memory, and one run does as another."""
+import json
 import os
 
 import big
 import qd
+import st
 
 
 class SameBytes(qd.Case):
@@ -29,6 +31,22 @@ class SameBytes(qd.Case):
         for key in ("seconds", "peak_memory_bytes", "planned_memory_bytes"):
             a.pop(key), b.pop(key)
         self.assertEqual(a, b)
+
+    def test_the_digest_changes_with_any_file(self):
+        model = st.make_dir(self.path("model"), st.llama(), side={"tokenizer.json": b"{}"})
+        digests = []
+        for i, (more, edit) in enumerate((((), None), (("--set", "block_scale=minmax"), None), (("--format", "modelopt"), None),
+                                          ((), "tokenizer.json"), ((), "config.json"))):
+            if edit is not None:
+                with open(os.path.join(model, edit), "r+", encoding="utf-8") as f:
+                    root = json.load(f)
+                    f.seek(0)
+                    json.dump({"one_more": 1, **root}, f)
+                    f.truncate()
+            self.quantize(model, self.path(f"o{i}"), *more)
+            digests.append(qd.report(self.path(f"o{i}"))["output_digest"])
+        self.assertEqual(len(set(digests)), len(digests), digests)
+        self.assertRegex(digests[0], "^[0-9a-f]{32}$")
 
 
 if __name__ == "__main__":

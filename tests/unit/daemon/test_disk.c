@@ -124,12 +124,15 @@ static void an_output_is_read_from_its_report(void **state)
     qd_report_summary *r = qd_report_summary_new();
     make(w->out, "report.json",
          "{\"quantized_linears\": 14, \"copied_tensors\": 3, \"source_bytes\": 100, \"output_bytes\": 40, "
-         "\"relative_error\": 0.25}");
+         "\"relative_error\": 0.25, \"output_digest\": \"0123456789abcdef0123456789abcdef\", \"numerics_id\": "
+         "\"cpu-1-x\"}");
     assert_int_equal(w->ops.output(w->ops.ctx, w->rec, &there, r, &err), QD_OK);
     assert_true(there);
     assert_int_equal(r->tensors_quantized, 14);
     assert_int_equal(r->output_bytes, 40);
     assert_true(r->rel_error == 0.25);
+    assert_string_equal(r->output_digest, "0123456789abcdef0123456789abcdef");
+    assert_string_equal(r->numerics_id, "cpu-1-x");
     assert_string_equal(r->path, at(w->out, "/report.json"));
     qd_msg_free(r);
 }
@@ -137,7 +140,13 @@ static void an_output_is_read_from_its_report(void **state)
 static void an_output_without_a_good_report_is_the_jobs_fault(void **state)
 {
     world *w = *state;
-    static const char *const broken[] = {NULL, "", "{", "[]", "{\"quantized_linears\": -1}"};
+    static const char *const broken[] = {NULL,
+                                         "",
+                                         "{",
+                                         "[]",
+                                         "{\"quantized_linears\": -1}",
+                                         "{\"quantized_linears\": 1, \"copied_tensors\": 0, \"source_bytes\": 1, "
+                                         "\"output_bytes\": 1, \"output_digest\": \"x\"}"};
     for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         qd_err err = {0};
         bool there = true;
