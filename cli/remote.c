@@ -145,6 +145,8 @@ void qd_remote_job_json(const qd_job_record *rec, qd_buf *out)
     put_text(out, "output", s->output_path);
     qd_buf_printf(out, ",\"priority\":%u,\"epoch\":%" PRIu64 ",\"attempts\":%u",
                   s->lane == NULL ? 0 : (unsigned)s->lane->priority, (uint64_t)rec->epoch, (unsigned)rec->attempts);
+    if (s->lane != NULL) put_text(out, "device_class", s->lane->device_class);
+    if (s->lane != NULL) put_text(out, "lane_numerics_id", s->lane->numerics_id);
     put_text(out, "worker", rec->owner);
     if (rec->progress != NULL) {
         const qd_progress *p = rec->progress;

@@ -44,6 +44,12 @@ void qd_remote_time(uint64_t ms, char *ret, size_t room);
 /* Prints out and empties it; memory that ran out is an error. */
 QD_MUST_CHECK qd_code qd_remote_print(qd_buf *out, qd_err *err);
 
+/* The lane of a job (remote_lane.c): device class (NULL: "cpu") and numerics id. numerics NULL: "any", or for a
+ * calibrated job the id that most of the class's living workers have, so that another one can go on with its work.
+ * Where the job has to wait for a worker, or no id could be chosen, a sentence goes to stderr. */
+QD_MUST_CHECK qd_code qd_remote_lane(qd_remote *r, const char *device_class, const char *numerics, bool calibrated,
+                                     qd_job_lane *ret, qd_err *err);
+
 int qd_cmd_submit(int argc, char **argv);
 int qd_cmd_watch(int argc, char **argv);
 int qd_cmd_logs(int argc, char **argv);

@@ -16,7 +16,9 @@
 #include <string.h>
 
 enum {
-    PRIORITY_DEFAULT = 5
+    PRIORITY_DEFAULT = 5,
+    OWN_OPTS = 14,
+    SETTINGS_MAX = QD_ARG_LIST_MAX + 2
 };
 
 static const char k_usage[] =
@@ -27,6 +29,12 @@ static const char k_usage[] =
     "id>)\n"
     "  --set NAME=VALUE     a setting of the template (may be repeated)\n"
     "  --calib FILE         calibration data that the worker sees under the same path (may be repeated)\n"
+    "  --samples N          calibration samples (default: the template's)\n"
+    "  --seq-len L          tokens of a sample (default: the template's)\n"
+    "  --device-class NAME  what is to compute: cpu (default); `quantctl workers` shows them\n"
+    "  --numerics ID        the workers that may take it: those of one numerics id, or any (default: any; for a "
+    "calibrated\n"
+    "                       job the most common id, so that another worker can go on where one stopped)\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --name NAME          a name that no other job of the tenant has\n"
     "  --priority N         0 (first) to 9 (last), default 5\n"
@@ -36,23 +44,25 @@ static const char k_usage[] =
 
 typedef struct submit_args {
     qd_remote_args remote;
-    const char *tmpl, *output, *format, *name, *templates;
+    const char *tmpl, *output, *format, *name, *templates, *device_class, *numerics;
     qd_arg_list settings, calib, rest;
-    uint64_t priority, memory;
+    uint64_t priority, memory, samples, seq_len;
     bool watch;
 } submit_args;
 
 static qd_code parse(int argc, char **argv, submit_args *a, qd_err *err)
 {
-    qd_opt opts[10 + QD_REMOTE_OPTS] = {
+    qd_opt opts[OWN_OPTS + QD_REMOTE_OPTS] = {
         {"--template", NULL, QD_OPT_TEXT, &a->tmpl},       {"--output", "-o", QD_OPT_TEXT, &a->output},
         {"--set", NULL, QD_OPT_LIST, &a->settings},        {"--format", NULL, QD_OPT_TEXT, &a->format},
         {"--name", NULL, QD_OPT_TEXT, &a->name},           {"--priority", NULL, QD_OPT_COUNT, &a->priority},
         {"--templates", NULL, QD_OPT_TEXT, &a->templates}, {"--memory", NULL, QD_OPT_BYTES, &a->memory},
         {"--watch", NULL, QD_OPT_FLAG, &a->watch},         {"--calib", NULL, QD_OPT_LIST, &a->calib},
+        {"--samples", NULL, QD_OPT_COUNT, &a->samples},    {"--seq-len", NULL, QD_OPT_COUNT, &a->seq_len},
+        {"--numerics", NULL, QD_OPT_TEXT, &a->numerics},   {"--device-class", NULL, QD_OPT_TEXT, &a->device_class},
     };
     a->priority = PRIORITY_DEFAULT;
-    uint32_t n = 10 + qd_remote_opts(&a->remote, opts + 10);
+    uint32_t n = OWN_OPTS + qd_remote_opts(&a->remote, opts + OWN_OPTS);
     qd_code rc = qd_args_parse(argc, argv, opts, n, 0, 1, &a->rest, err);
     if (rc != QD_OK || a->remote.help) return rc;
     if (a->rest.n != 1) return qd_fail(err, QD_E_USAGE, "which model? see quantctl submit --help");
@@ -126,13 +136,27 @@ static qd_code pin_source(const char *model, qd_source_pin **ret, qd_err *err)
     return rc;
 }
 
-/* All effective values, so that a template that changes later does not change the job. */
-static qd_code add_values(const submit_args *a, const qd_template *tmpl, qd_job_spec *spec, qd_err *err)
+/* All effective values, so that a template that changes later does not change the job. *ret_calibrated: it runs a
+ * forward pass, whose bytes depend on the numerics id. */
+static qd_code add_values(const submit_args *a, const qd_template *tmpl, qd_job_spec *spec, bool *ret_calibrated,
+                          qd_err *err)
 {
     qd_arena arena = {0};
     qd_values values;
+    const char *settings[SETTINGS_MAX];
+    char samples[64], seq_len[64];
+    uint32_t n = a->settings.n;
     qd_code rc = QD_OK;
-    QD_TRY(qd_values_resolve(tmpl, a->settings.items, a->settings.n, &arena, &values, err));
+    memcpy(settings, a->settings.items, n * sizeof *settings);
+    (void)snprintf(samples, sizeof samples, "calib_samples=%" PRIu64, a->samples);
+    (void)snprintf(seq_len, sizeof seq_len, "calib_seq_len=%" PRIu64, a->seq_len);
+    if (a->samples != 0) settings[n++] = samples;
+    if (a->seq_len != 0) settings[n++] = seq_len;
+    spec->calib_samples = a->samples;
+    spec->calib_seq_len = a->seq_len;
+    QD_TRY(qd_values_resolve(tmpl, settings, n, &arena, &values, err));
+    const char *method = qd_values_get(&values, "method");
+    *ret_calibrated = tmpl->input_scales || (method != NULL && strcmp(method, "rtn") != 0);
     for (uint32_t i = 0; i < tmpl->n_params; i++)
         QD_TRY(qd_name_value_add(&spec->values, &spec->n_values, tmpl->params[i].name, values.value[i], err));
 out:
@@ -152,9 +176,10 @@ static qd_code add_calibration(const submit_args *a, qd_job_spec *spec, qd_err *
     return QD_OK;
 }
 
-static qd_code make_spec(const submit_args *a, const qd_remote *r, const char *id, qd_job_spec **ret, qd_err *err)
+static qd_code make_spec(const submit_args *a, qd_remote *r, const char *id, qd_job_spec **ret, qd_err *err)
 {
     char model[PATH_MAX];
+    bool calibrated = false;
     qd_template tmpl = {0};
     qd_buf output = {0}, name = {0};
     qd_code rc = QD_OK;
@@ -168,13 +193,14 @@ static qd_code make_spec(const submit_args *a, const qd_remote *r, const char *i
     QD_TRY(qd_template_load(dirs, a->tmpl, &tmpl, err));
     QD_TRY(make_output(a, model, tmpl.id, id, &output, err));
     QD_TRY(pin_source(model, &s->source, err));
-    QD_TRY(add_values(a, &tmpl, s, err));
+    QD_TRY(add_values(a, &tmpl, s, &calibrated, err));
     QD_TRY(add_calibration(a, s, err));
     if (a->name != NULL)
         qd_buf_str(&name, a->name);
     else
         qd_buf_printf(&name, "%.80s-%.80s", qd_path_base(model), tmpl.id);
     QD_TRY(qd_buf_check(&name, err));
+    QD_TRY(qd_remote_lane(r, a->device_class, a->numerics, calibrated, s->lane, err));
     s->origin = QUANTD__API_ORIGIN__API_CLI;
     s->lane->priority = (uint32_t)a->priority;
     s->memory_bytes = a->memory;
@@ -190,9 +216,7 @@ static qd_code make_spec(const submit_args *a, const qd_remote *r, const char *i
                  {&s->template_name_en, tmpl.name.en},
                  {&s->source_path, model},
                  {&s->output_path, output.data},
-                 {&s->format, a->format},
-                 {&s->lane->device_class, "cpu"},
-                 {&s->lane->numerics_id, "any"}};
+                 {&s->format, a->format}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         QD_TRY(qd_text_set(texts[i].field, texts[i].value, err));
 out:

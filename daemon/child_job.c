@@ -131,6 +131,8 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
                         .device = start->device,
                         .calib_files = (const char *const *)start->calibration_paths,
                         .n_calib_files = (uint32_t)start->n_calibration_paths,
+                        .calib_samples = spec->calib_samples,
+                        .calib_seq_len = spec->calib_seq_len,
                         .n_threads = start->threads,
                         .memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : start->memory_bytes,
                         .resume = start->resume};

@@ -59,7 +59,7 @@ static const qd_rule job_spec[] = {
     MAY(qd_job_spec, template_name_zh, LINE, 256),
     MAY(qd_job_spec, template_name_en, LINE, 256),
     LIST(qd_job_spec, values, 64),
-    TEXTS(qd_job_spec, calibration_files, 64, WORD, 128),
+    TEXTS(qd_job_spec, calibration_files, 64, LINE, 1024),
     NEED(qd_job_spec, source_path, PATH),
     MAY(qd_job_spec, source, MSG),
     NEED(qd_job_spec, output_path, PATH),

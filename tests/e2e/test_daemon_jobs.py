@@ -64,9 +64,7 @@ class Jobs(cluster.Case):
                          [line[22:] for line in told.splitlines()])
 
     def test_a_calibrated_job_has_the_bytes_of_a_local_run_too(self):
-        ids = [(i * 37 + i // 64 * 11) % 128 for i in range(40 * 64)]
-        data = self.path("ids.safetensors")
-        st.write(data, {"input_ids": st.Tensor("I64", (40, 64), struct.pack(f"<{len(ids)}q", *ids))})
+        data = self.ids()
         self.quantize(self.model, self.path("w4a4"), "--calib", data, template="nvfp4-w4a4")
         self.c.worker("w1")
         job, out = self.c.submit(self.model, "a", "--calib", data, template="nvfp4-w4a4")
@@ -75,6 +73,44 @@ class Jobs(cluster.Case):
         gone = self.c.ctl("submit", self.model, "--template", "nvfp4-w4a4", "-o", os.path.join(self.c.out, "b"), "--calib",
                           self.path("nothing"), rc=3)
         self.assertIn("nothing", gone.err)
+
+    def ids(self, rows=40, cols=64):
+        ids = [(i * 37 + i // 64 * 11) % 128 for i in range(rows * cols)]
+        data = self.path("ids.safetensors")
+        st.write(data, {"input_ids": st.Tensor("I64", (rows, cols), struct.pack(f"<{len(ids)}q", *ids))})
+        return data
+
+    def test_samples_and_their_length_are_those_of_a_local_run(self):
+        data, few = self.ids(), ("--samples", "8", "--seq-len", "32")
+        self.quantize(self.model, self.path("few"), "--calib", data, *few, template="nvfp4-w4a4")
+        self.quantize(self.model, self.path("all"), "--calib", data, template="nvfp4-w4a4")
+        self.assertNotEqual(qd.report(self.path("few"))["output_digest"], qd.report(self.path("all"))["output_digest"])
+        self.c.worker("w1")
+        job, out = self.c.submit(self.model, "a", "--calib", data, *few, template="nvfp4-w4a4")
+        self.succeeded(job, out, self.path("few"))
+        self.assertIn("calib_samples", self.c.ctl("submit", self.model, "--template", qd.TEMPLATE, "--samples", "8", rc=3).err)
+
+    def test_a_calibrated_job_is_for_workers_of_one_numerics_id(self):
+        data = self.ids()
+        said = ("submit", self.model, "--template", "nvfp4-w4a4", "--calib", data, "--json", "-o")
+        alone = self.c.ctl(*said, os.path.join(self.c.out, "alone"))
+        self.assertIn("to choose a numerics id from", alone.err)
+        self.assertEqual(self.c.get(alone.event("submitted")["id"])["lane_numerics_id"], "any")
+        other = self.c.ctl(*said, os.path.join(self.c.out, "other"), "--numerics", "cpu-0-other")
+        self.assertIn("the job waits for one", other.err)
+        self.c.worker("w1")
+        self.c.wait_for(lambda: self.c.ctl("workers", "--json").events(), "the heartbeat")
+        mine = self.c.ctl("workers", "--json").event("worker")["numerics_id"]
+        job, out = self.c.submit(self.model, "a", "--calib", data, template="nvfp4-w4a4")
+        r = self.c.end(job)
+        self.assertEqual((r["state"], r["device_class"], r["lane_numerics_id"], r["numerics_id"]), ("SUCCEEDED", "cpu", mine, mine))
+        free, _ = self.c.submit(self.model, "b")
+        self.assertEqual(self.c.end(free)["lane_numerics_id"], "any")
+        gpu = self.c.ctl("submit", self.model, "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, "gpu"), "--device-class", "cuda", "--json")
+        self.assertIn("no worker of class cuda", gpu.err)
+        self.assertEqual(self.c.end(alone.event("submitted")["id"])["state"], "SUCCEEDED")
+        for r in (other, gpu):  # none of them is for this worker
+            self.assertEqual(self.c.get(r.event("submitted")["id"])["epoch"], 0)
 
     def test_watch_follows_to_the_end_and_names_the_result(self):
         self.c.worker("w1", "threads=1")
