@@ -199,7 +199,10 @@ static bool take(qd_child_link *l)
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_STOP) {
             l->stop = f->stop->kind;
             (void)snprintf(l->stop_reason, sizeof l->stop_reason, "%s", f->stop->reason);
-            qd_cancel_set(l->cancel, SIGTERM);
+            if (l->stop == QUANTD__STOP_KIND__STOP_DRAIN)
+                qd_cancel_drain(l->cancel, SIGTERM);
+            else
+                qd_cancel_set(l->cancel, SIGTERM);
         }
         qd_msg_free(f);
     }

@@ -125,8 +125,20 @@ void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why)
     r->stop = cause;
     qd_log_say(w->log, QD_LOG_INFO, "job is stopped: %s", why);
     if (r->child == NULL || r->exited) return;
-    uint64_t kill_ms = cause != QD_STOP_DRAIN ? w->settings->cancel_ms : again ? SHORT_KILL_MS : w->settings->drain_ms;
+    uint64_t kill_ms = again ? SHORT_KILL_MS : w->settings->cancel_ms;
+    r->patience_ms = cause == QD_STOP_DRAIN && !again ? qd_worker_now_ms() + w->settings->drain_ms : 0;
+    if (r->patience_ms != 0) kill_ms += w->settings->drain_ms;
     qd_childproc_stop(r->child, kinds[cause], why, kill_ms);
+}
+
+/* The drain takes too long: now at the next tile. */
+static void lose_patience(qd_worker *w, uint64_t now)
+{
+    qd_job_run *r = &w->run;
+    if (r->exited || r->patience_ms == 0 || now < r->patience_ms) return;
+    r->patience_ms = 0;
+    qd_log_say(w->log, QD_LOG_INFO, "the drain's time is over: job is stopped at the next tile");
+    qd_childproc_stop(r->child, QUANTD__STOP_KIND__STOP_CANCEL, "the drain's time is over", w->settings->cancel_ms);
 }
 
 /* What the record says about us, from any call of the task. */
@@ -360,6 +372,7 @@ void qd_run_step(qd_worker *w)
     follow_record(w, now);
     answer(w, now);
     write_progress(w, now);
+    lose_patience(w, now);
     if (r->exited)
         end_run(w, now);
     else
@@ -373,6 +386,7 @@ uint64_t qd_run_due_ms(const qd_worker *w)
     if (r->exited || r->child == NULL) return r->retry_ms;
     uint64_t at = qd_min_u64(r->renew_ms, qd_childproc_deadline_ms(r->child));
     at = qd_min_u64(at, qd_joblog_due_ms(&r->log));
+    if (r->patience_ms != 0) at = qd_min_u64(at, r->patience_ms);
     if (r->stop < QD_STOP_CANCEL) at = qd_min_u64(at, r->poll_ms);
     return r->asks && r->stop == QD_STOP_NONE ? qd_min_u64(at, r->ask_ms) : at;
 }

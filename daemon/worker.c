@@ -241,7 +241,7 @@ static void drain_step(qd_worker *w, bool up, uint64_t now)
 {
     qd_err err = {0};
     if (!w->draining || w->over) return;
-    if (w->run.task != NULL && !up && now > w->drained_ms + w->settings->drain_ms) {
+    if (w->run.task != NULL && !up && now > w->drained_ms + w->settings->drain_ms + w->settings->cancel_ms) {
         qd_log_say(w->log, QD_LOG_WARN, "the bus is away: the job is left to its lease");
         qd_run_drop(w);
     }

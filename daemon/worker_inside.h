@@ -32,6 +32,7 @@ typedef struct qd_job_run {
     bool asks;         /* the child waits for a word */
     bool exited, told; /* told: the last log line is written */
     bool seen_staging;
+    uint64_t patience_ms; /* of a drain: until then what is begun may be finished; 0: none, or it is over */
     uint64_t began_ms, renew_ms, ask_ms, poll_ms, progress_ms, retry_ms; /* when each is due */
     uint32_t told_permille;
     qd_err start_error; /* no child: why not */

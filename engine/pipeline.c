@@ -116,6 +116,7 @@ static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_byte
             (void)qd_fail(&e, QD_E_CANCELED, "canceled");
             qd_sched_stop(pl->sched, &e);
         }
+        if (qd_cancel_drain_asked(pl->cancel)) qd_sched_drain(pl->sched);
         qd_meter_show(&m, seen.done_bytes, seen.n_steps, seen.layer, over);
     }
 }
@@ -147,8 +148,10 @@ qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *e
     for (uint32_t u = 0; u < p->n_units; u++) /* tensors without elements have no tile that could close them */
         if (p->units[u].n_tiles == 0 && !run->unit_done[u]) QD_TRY(close_unit(&pl, u, err));
     QD_TRY(qd_pool_start(p->n_workers, "qd-tile", work, &pl, &pool, err));
+    qd_cancel_drains(cancel, true); /* a unit that is begun is worth its end: it need not be read again */
     watch(&pl, events, peak_bytes);
     qd_pool_join(pool);
+    qd_cancel_drains(cancel, false);
     rc = flush(run, err); /* also after a failure: a resume finds as much as there is */
     if (qd_sched_result(pl.sched, NULL) != QD_OK) rc = qd_sched_result(pl.sched, err);
 out:

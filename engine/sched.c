@@ -32,7 +32,8 @@ struct qd_sched {
     int32_t *layer_left;                         /* [n_layers] unfinished units */
     int32_t layer;                               /* all layers up to this one are finished */
     uint64_t done_bytes, n_steps;
-    bool stopped;
+    uint32_t n_open; /* units begun and not finished */
+    bool stopped, draining;
     qd_err err;
 };
 
@@ -143,9 +144,11 @@ static bool next_load(qd_sched *s, qd_task *ret)
     const qd_plan *p = s->run->plan;
     if (s->load_unit >= p->n_units) return false;
     const qd_unit *u = &p->units[s->load_unit];
-    bool is_oldest = s->load_unit == s->oldest;
+    bool is_oldest = s->load_unit == s->oldest, begins = s->load_tile == u->first_tile;
+    if (begins && s->draining) return false;
     if (s->n_free <= (is_oldest ? 0 : SPARE_SLOTS)) return false;
     uint32_t tile = s->load_tile;
+    s->n_open += begins;
     *ret = (qd_task){
         .kind = u->kind == QD_UNIT_QUANTIZE ? QD_TASK_LOAD : QD_TASK_COPY, .tile = tile, .area = take_slot(s, tile)};
     if (u->kind == QD_UNIT_QUANTIZE && s->unit[s->load_unit].n_kept < p->n_slots - SPARE_SLOTS) {
@@ -211,10 +214,28 @@ bool qd_sched_wrote(qd_sched *s, const qd_task *t)
     return last;
 }
 
+static void stop_when_drained(qd_sched *s)
+{
+    if (!s->draining || s->stopped || s->n_open != 0 || s->oldest >= s->run->plan->n_units) return;
+    s->stopped = true;
+    (void)qd_fail(&s->err, QD_E_CANCELED, "stopped between two units");
+}
+
+void qd_sched_drain(qd_sched *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->draining = true;
+    stop_when_drained(s);
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 void qd_sched_unit_done(qd_sched *s, uint32_t unit)
 {
     (void)pthread_mutex_lock(&s->lock);
     note_finished(s, unit);
+    s->n_open--;
+    stop_when_drained(s);
     (void)pthread_cond_broadcast(&s->changed);
     (void)pthread_mutex_unlock(&s->lock);
 }

@@ -43,6 +43,8 @@ void qd_sched_unit_done(qd_sched *s, uint32_t unit);
 /* Stops: every waiting and later qd_sched_next() gives QD_TASK_NONE. The first error is kept. */
 void qd_sched_stop(qd_sched *s, const qd_err *err);
 bool qd_sched_stopped(qd_sched *s);
+/* Begins no more units; stopped with QD_E_CANCELED when those that are begun are finished. */
+void qd_sched_drain(qd_sched *s);
 
 typedef struct qd_sched_seen {
     uint64_t done_bytes; /* source bytes of finished units */

@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import signal
+import struct
 import tempfile
 import time
 
 import big
 import cluster
 import qd
+import st
 
 SETTINGS = ("--set", "block_scale=mse")
 _expected = []
@@ -114,6 +116,36 @@ class Crash(cluster.Case):
             self.skipTest("the job was quicker")
         self.assertEqual((r["attempts"], r["epoch"]), (1, 2))
         self.assertGreater(self.resumed(r["id"])[0], 9)
+
+    def test_a_drain_waits_no_longer_than_it_may(self):
+        self.a.term()
+        a = self.c.worker("patient", "threads=1", "memory=64MiB", "drain=100ms")
+        job, out = self.c.submit(big.model(), "d", *SETTINGS)
+        if not self.at_units(out, job, 5) or a.child is None:
+            self.skipTest("the job was quicker")
+        os.kill(a.child, signal.SIGSTOP)  # it will never finish what it has begun
+        self.assertEqual(a.term(), 0)
+        self.assertIn("the drain's time is over", a.text())
+        r = self.c.get(job)
+        self.assertEqual((r["state"], r["attempts"], r["epoch"]), ("QUEUING", 0, 1))
+        self.c.worker("wb", "threads=1")
+        self.succeeded(job, out, expected())
+
+    def test_a_drain_does_not_wait_for_a_calibration(self):
+        self.a.term()
+        a = self.c.worker("calibrates", "threads=1", "drain=60s")
+        job, out = self.c.submit(big.model(), "c", "--calib", self.ids(200, 256), template="nvfp4-w4a4")
+        self.c.wait_for(lambda: self.c.get(job).get("progress", {}).get("phase") == "calibrate", "calibration")
+        self.assertEqual(a.term(), 0)
+        self.assertNotIn("the drain's time is over", a.text())
+        r = self.c.get(job)
+        self.assertEqual((r["state"], r["attempts"], r["epoch"]), ("QUEUING", 0, 1))
+
+    def ids(self, rows, cols):
+        values = [(i * 37 + i // cols * 11) % 1024 for i in range(rows * cols)]
+        path = self.path("ids.safetensors")
+        st.write(path, {"input_ids": st.Tensor("I64", (rows, cols), struct.pack(f"<{len(values)}q", *values))})
+        return path
 
     def test_an_operator_drains_a_worker(self):
         self.c.ctl("workers")

@@ -217,6 +217,35 @@ static void a_cancel_leaves_a_resumable_directory_and_the_same_bytes(void **stat
     assert_true(qd_hash_equal(want, sm_hash_dir(b->out)));
 }
 
+static void a_drain_does_the_same_and_leaves_no_unit_half_done(void **state)
+{
+    bench *b = *state;
+    qd_hash128 want = reference(b);
+    qd_job_opts o = opts_of(b);
+    qd_cancel c = {0};
+    qd_err e;
+    qd_cancel_drain(&c, 15);
+    assert_int_equal(run(&o, &c, &e), QD_E_CANCELED);
+    assert_false(qd_path_exists(b->out));
+    o.resume = true;
+    assert_int_equal(run(&o, NULL, &e), QD_OK);
+    assert_true(qd_hash_equal(want, sm_hash_dir(b->out)));
+}
+
+static void a_token_that_drains_asks_only_those_who_do_not_see_to_it(void **state)
+{
+    (void)state;
+    qd_cancel c = {0};
+    assert_false(qd_cancel_asked(&c));
+    qd_cancel_drain(&c, 15);
+    assert_int_equal(qd_cancel_asked(&c), 15);
+    qd_cancel_drains(&c, true);
+    assert_int_equal(qd_cancel_asked(&c), 0);
+    assert_int_equal(qd_cancel_drain_asked(&c), 15);
+    qd_cancel_set(&c, 2);
+    assert_int_equal(qd_cancel_asked(&c), 2); /* at once, whoever sees to drains */
+}
+
 typedef struct asked {
     const bench *b;
     unsigned n_times;
@@ -317,6 +346,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(any_failed_allocation_is_an_error_not_a_crash, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cancel_leaves_a_resumable_directory_and_the_same_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_drain_does_the_same_and_leaves_no_unit_half_done, set_up, tear_down),
+        cmocka_unit_test(a_token_that_drains_asks_only_those_who_do_not_see_to_it),
         cmocka_unit_test_setup_teardown(staging_may_lie_elsewhere_and_a_refused_commit_is_resumed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damage_to_what_was_journaled_is_found_and_done_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_dry_run_writes_nothing_and_its_json_parses, set_up, tear_down),

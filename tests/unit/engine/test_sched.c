@@ -224,10 +224,68 @@ static void a_stop_ends_every_worker_and_keeps_the_first_error(void **state)
     qd_free(w);
 }
 
+static void a_drain_finishes_what_is_begun_and_begins_nothing(void **state)
+{
+    (void)state;
+    world *w = qd_calloc(1, sizeof *w);
+    qd_err e = {0};
+    qd_pool *pool = NULL;
+    make_world(w, 8);
+    for (int u = 0; u < 3; u++) add_unit(w, QD_UNIT_QUANTIZE, 3);
+    start_world(w);
+    assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
+    qd_task first = qd_sched_next(w->sched);
+    assert_int_equal(first.kind, QD_TASK_LOAD);
+    qd_sched_drain(w->sched);
+    assert_false(qd_sched_stopped(w->sched));
+    memcpy(first.area, &(uint32_t){first.tile + 1}, sizeof(uint32_t));
+    assert_false(qd_sched_loaded(w->sched, &first, first.area));
+    assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
+    qd_pool_join(pool);
+    assert_int_equal(qd_sched_result(w->sched, &e), QD_E_CANCELED);
+    for (uint32_t t = 0; t < w->plan.n_tiles; t++) assert_int_equal(atomic_load(&w->encodes[t]), t < 3 ? 1 : 0);
+    assert_int_equal(atomic_load(&w->units_closed), 1);
+    free_world(w);
+    qd_free(w);
+}
+
+static void a_drain_at_any_moment_leaves_whole_units(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        world *w = qd_calloc(1, sizeof *w);
+        qd_err e = {0};
+        qd_pool *pool = NULL;
+        make_random_world(w, seed, 3 + (uint32_t)seed % 12);
+        assert_int_equal(qd_sched_new(&w->run, w->slots, &w->sched, &e), QD_OK);
+        assert_int_equal(qd_pool_start(WORKERS, "test", worker, w, &pool, &e), QD_OK);
+        (void)nanosleep(&(struct timespec){.tv_nsec = (long)seed * 10000}, NULL);
+        qd_sched_drain(w->sched);
+        qd_pool_join(pool);
+        qd_code rc = qd_sched_result(w->sched, &e);
+        assert_int_equal(atomic_load(&w->wrong), 0);
+        uint32_t n_whole = 0, n_some = 0;
+        for (uint32_t u = 0; u < UNITS; u++) {
+            const qd_unit *unit = &w->plan.units[u];
+            unsigned n = 0;
+            for (uint32_t t = 0; t < unit->n_tiles; t++) n += atomic_load(&w->encodes[unit->first_tile + t]);
+            assert_true(n == 0 || n == unit->n_tiles);
+            n_whole += n == unit->n_tiles;
+            n_some += unit->n_tiles != 0 && n != 0;
+        }
+        assert_int_equal(rc, n_whole == UNITS ? QD_OK : QD_E_CANCELED);
+        assert_int_equal(atomic_load(&w->units_closed), n_some);
+        free_world(w);
+        qd_free(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tile_is_written_once_with_the_fewest_slots),
+        cmocka_unit_test(a_drain_finishes_what_is_begun_and_begins_nothing),
+        cmocka_unit_test(a_drain_at_any_moment_leaves_whole_units),
         cmocka_unit_test(a_worker_that_waited_in_vain_gets_no_task),
         cmocka_unit_test(a_stop_ends_every_worker_and_keeps_the_first_error),
     };
