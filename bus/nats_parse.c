@@ -165,6 +165,12 @@ static qd_code api_code(uint64_t code, uint64_t err_code, const char *text)
     case 10037: /* no message found */
     case 10059: /* stream not found */
         return QD_E_NOT_FOUND;
+    case 10006: /* not in clustered mode; these have codes 500 and 503, but no time mends them */
+    case 10010: /* clustering support required */
+    case 10036: /* not supported in clustered mode */
+    case 10052: /* the stream's configuration is not valid */
+    case 10074: /* more than one replica without a cluster */
+        return QD_E_REFUSED;
     default:
         return code == 503 || code == 500 ? QD_E_AWAY : QD_E_REFUSED;
     }

@@ -86,7 +86,11 @@ static qd_code create(qd_nats *n, const qd_stream_def *d, json_t *want, json_t *
     qd_code rc = qd_nats_api(n, api, json_incref(want), ret_info, err);
     if (rc != QD_E_REFUSED && rc != QD_E_CONFLICT) return rc;
     (void)snprintf(api, sizeof api, "STREAM.INFO.%s", d->name);
-    return qd_nats_api(n, api, NULL, ret_info, &none) == QD_OK ? QD_OK : rc;
+    qd_code there = qd_nats_api(n, api, NULL, ret_info, &none);
+    if (there != QD_E_NOT_FOUND || rc != QD_E_REFUSED) return there == QD_OK ? QD_OK : rc;
+    if (err != NULL) err->code = QD_E_CONFIG; /* more replicas than servers, a right that is missing: for people */
+    qd_err_context(err, "stream %s cannot be made", d->name);
+    return QD_E_CONFIG;
 }
 
 static qd_code ensure(qd_nats *n, const qd_stream_def *d, const qd_bus_nats_limits *limits, qd_err *err)

@@ -122,6 +122,11 @@ class Service(cluster.Case):
         os.chmod(secret, 0o644)
         self.refused(f"nats_credentials={secret}", words=[secret, "0644"])
 
+    def test_streams_that_cannot_be_made_stop_the_start(self):
+        w = self.c.worker("w1", "nats_replicas=3")  # of one server
+        self.assertEqual(w.p.wait(qd.HANG_S), 78)
+        self.assertRegex(w.text(), "cannot be made: .*replicas")
+
     def test_a_stream_that_is_not_as_it_should_be_stops_the_start(self):
         config = json.dumps({"name": "QUANT_JOBS", "subjects": ["quant.job.>"], "retention": "limits", "storage": "memory"})
         with socket.create_connection(("127.0.0.1", self.c.port), 10) as s:
