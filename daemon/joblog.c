@@ -76,31 +76,67 @@ static void keep_text(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, co
     l->n_text++;
 }
 
-void qd_joblog_take(qd_joblog *l, Quantd__LogLine *line)
+static Quantd__LogLine *new_line(uint64_t time_ms, Quantd__LogLevel level, const char *text)
 {
-    keep_text(l, line->time_ms, line->level, line->text);
-    if (l->lines == NULL) l->lines = qd_calloc(QD_JOBLOG_WAITING_MAX, sizeof(*l->lines));
-    if (l->lines == NULL || l->n == QD_JOBLOG_WAITING_MAX) { /* the latter: the bus is away for long */
-        l->dropped++;
+    Quantd__LogLine *line = qd_log_line_new();
+    if (line == NULL || qd_text_set(&line->text, text, NULL) != QD_OK) {
         qd_msg_free(line);
-        return;
+        return NULL;
+    }
+    line->time_ms = time_ms;
+    line->level = level;
+    return line;
+}
+
+/* Takes line, which may be NULL. False: it does not go into the stream. */
+static bool put_line(qd_joblog *l, Quantd__LogLine *line)
+{
+    if (l->lines == NULL) l->lines = qd_calloc(QD_JOBLOG_WAITING_MAX, sizeof(*l->lines));
+    if (line == NULL || l->lines == NULL || l->n == QD_JOBLOG_WAITING_MAX) {
+        qd_msg_free(line);
+        return false;
     }
     if (l->n == 0) l->oldest_ms = now_ms();
     *slot(l, l->n++) = line;
+    return true;
+}
+
+/* After a gap the stream goes on, with one line that tells of it, when there is room for a while. */
+static bool gap_is_told(qd_joblog *l, uint64_t time_ms)
+{
+    char text[160];
+    if (l->dropped == 0) return true;
+    if (l->n > QD_JOBLOG_WAITING_MAX / 2) return false;
+    (void)snprintf(text, sizeof text,
+                   "%" PRIu64 " log lines are missing here, the bus was away too long; " QD_JOBLOG_FILE
+                   " beside the report has them",
+                   l->dropped);
+    if (!put_line(l, new_line(time_ms, QUANTD__LOG_LEVEL__LOG_WARN, text))) return false;
+    l->dropped = 0;
+    return true;
+}
+
+/* Takes line; NULL: there was no memory for it. */
+static void to_stream(qd_joblog *l, uint64_t time_ms, Quantd__LogLine *line)
+{
+    if (!gap_is_told(l, time_ms)) {
+        qd_msg_free(line);
+        l->dropped++;
+    } else if (!put_line(l, line)) {
+        l->dropped++;
+    }
+}
+
+void qd_joblog_take(qd_joblog *l, Quantd__LogLine *line)
+{
+    keep_text(l, line->time_ms, line->level, line->text);
+    to_stream(l, line->time_ms, line);
 }
 
 void qd_joblog_add(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
 {
-    Quantd__LogLine *line = qd_log_line_new();
-    if (line == NULL || qd_text_set(&line->text, text, NULL) != QD_OK) {
-        keep_text(l, time_ms, level, text);
-        qd_msg_free(line);
-        l->dropped++;
-        return;
-    }
-    line->time_ms = time_ms;
-    line->level = level;
-    qd_joblog_take(l, line);
+    keep_text(l, time_ms, level, text);
+    to_stream(l, time_ms, new_line(time_ms, level, text));
 }
 
 void qd_joblog_progress(qd_joblog *l, uint32_t permille)

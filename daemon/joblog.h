@@ -1,5 +1,6 @@
 /* joblog.h -- the log lines of one job: gathered into batches for the event stream, kept as text for the file beside
- * the report. Bounded: while the bus is away batches wait up to a limit, above it new lines are dropped and counted. */
+ * the report. Bounded: while the bus is away batches wait up to a limit; above it new lines are left out of the stream,
+ * which then has one line that says how many. The file has them. */
 #ifndef QD_DAEMON_JOBLOG_H
 #define QD_DAEMON_JOBLOG_H
 
@@ -19,7 +20,7 @@ enum {
 typedef struct qd_joblog {
     Quantd__LogLine **lines;   /* a ring of QD_JOBLOG_WAITING_MAX, made when it is first needed */
     size_t first, n, in_batch; /* in_batch: lines of a batch whose fate is open; it is sent again as it was */
-    uint64_t dropped, n_text;
+    uint64_t dropped, n_text;  /* dropped: left out of the stream and not yet told there */
     uint64_t oldest_ms;
     size_t text_max;
     bool text_full;

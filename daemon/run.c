@@ -280,10 +280,6 @@ static void tell_end(qd_worker *w, const qd_child_result *res, const qd_job_erro
         (void)snprintf(text, sizeof text, "Quantization failed: %s", error->message);
         note(w, QUANTD__LOG_LEVEL__LOG_ERROR, text);
     }
-    if (r->log.dropped != 0) {
-        (void)snprintf(text, sizeof text, "%" PRIu64 " log lines were lost", r->log.dropped);
-        note(w, QUANTD__LOG_LEVEL__LOG_WARN, text);
-    }
 }
 
 static qd_job_error *start_error(const qd_err *why)
@@ -337,9 +333,11 @@ static void end_run(qd_worker *w, uint64_t now)
     r->retry_ms = now + RETRY_MS;
     if (res != NULL && res->ok)
         heed(w, qd_worker_asked(w, qd_task_check(r->task, &err)), &err); /* a cancel of the last moment */
-    tell_end(w, res, error);
-    if (r->stop != QD_STOP_FENCED) send_log(w, true);
-    if (r->log.n != 0 && r->stop != QD_STOP_FENCED) goto out; /* the bus is away */
+    for (int i = 0; i < 2 && r->stop != QD_STOP_FENCED; i++) { /* what waits goes first, so that the end has room */
+        send_log(w, true);
+        if (r->log.n != 0) goto out; /* the bus is away */
+        tell_end(w, res, error);
+    }
     if (!qd_worker_up(w)) goto out;
     qd_code rc = qd_worker_asked(w, write_end(w, res, error, &what, &err));
     if (rc == QD_E_CANCELED && strcmp(what, "canceled") != 0) { /* it came while we wrote something else */

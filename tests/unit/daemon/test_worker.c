@@ -1,9 +1,10 @@
 /* A whole worker over the bus in process, with real children: this program is also the child. */
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "bus/bus_mem.h"
 #include "daemon/child.h"
-#include "daemon/worker.h"
+#include "daemon/worker_inside.h"
 #include "jobs/jobs.h"
 #include "tests/unit/engine/small_model.h"
 
@@ -193,18 +194,17 @@ static void a_job_goes_from_record_to_output(void **state)
     qd_msg_free(rec);
 }
 
-static void log_lines_are_numbered_without_a_gap(void **state)
+/* Lines of the job in the event stream, which are numbered without a gap. *ret_missing: a line that tells of missing
+ * ones says how many. */
+static uint64_t lines_told(const world *w, bool *ret_last, unsigned long *ret_missing)
 {
-    world *w = *state;
     uint64_t next_line = 1;
-    bool last = false;
     qd_err err = {0};
-    submit(w, w->out, "nvfp4-w4a16");
-    run_until(w, QD_JOB_SUCCEEDED);
     const qd_bus_feed_spec spec = {
         .stream = QD_STREAM_EVENTS, .filter = "quant.event." ID ".*", .start = QD_FEED_FROM_SEQ, .from_seq = 1};
     qd_bus_feed *feed = NULL;
     qd_bus_feed_event event = QD_FEED_NONE;
+    *ret_missing = 0;
     assert_int_equal(qd_bus_feed_open(w->ours, &spec, &feed, &err), QD_OK);
     while (event != QD_FEED_SYNCED) {
         qd_bus_msg m = {0};
@@ -214,15 +214,56 @@ static void log_lines_are_numbered_without_a_gap(void **state)
             assert_int_equal(qd_event_batch_decode(m.data, m.bytes, &b, &err), QD_OK);
             if (b->n_lines != 0) assert_int_equal(b->first_line, next_line);
             next_line += b->n_lines;
-            last = b->last;
+            for (size_t i = 0; i < b->n_lines; i++)
+                if (strstr(b->lines[i]->text, "log lines are missing here") != NULL)
+                    *ret_missing += strtoul(b->lines[i]->text, NULL, 10);
+            *ret_last = b->last;
             qd_msg_free(b);
         }
         qd_bus_msg_done(&m);
     }
     qd_bus_feed_close(w->ours, feed);
+    return next_line - 1;
+}
+
+static void log_lines_are_numbered_without_a_gap(void **state)
+{
+    world *w = *state;
+    bool last = false;
+    unsigned long missing = 0;
+    submit(w, w->out, "nvfp4-w4a16");
+    run_until(w, QD_JOB_SUCCEEDED);
     qd_job_record *rec = record(w);
-    assert_int_equal(next_line - 1, rec->log_lines);
+    assert_int_equal(lines_told(w, &last, &missing), rec->log_lines);
     assert_true(last);
+    assert_int_equal(missing, 0);
+    qd_msg_free(rec);
+}
+
+static void lines_that_the_bus_was_away_for_are_in_the_file_and_their_number_in_the_stream(void **state)
+{
+    world *w = *state;
+    bool last = false;
+    unsigned long missing = 0;
+    size_t n_file = 0, bytes = 0;
+    char path[256], *text = NULL;
+    submit(w, w->out, "nvfp4-w4a16");
+    run_until_staging(w);
+    qd_bus_mem_partition(w->bus, true);
+    for (unsigned i = 0; i < QD_JOBLOG_WAITING_MAX + 5000; i++)
+        qd_joblog_add(&w->w->run.log, 1795551244733, QUANTD__LOG_LEVEL__LOG_INFO, "a line");
+    for (uint64_t end = mono_ms() + 300; mono_ms() < end;) step(w);
+    qd_bus_mem_partition(w->bus, false);
+    run_until(w, QD_JOB_SUCCEEDED);
+    qd_job_record *rec = record(w);
+    uint64_t told = lines_told(w, &last, &missing);
+    assert_true(missing >= 5000);
+    assert_int_equal(told - 1 + missing, rec->log_lines);
+    (void)snprintf(path, sizeof path, "%s/" QD_JOBLOG_FILE, w->out);
+    assert_int_equal(qd_file_read(path, 64 << 20, &text, &bytes, NULL), QD_OK);
+    for (size_t i = 0; i < bytes; i++) n_file += text[i] == '\n';
+    assert_int_equal(n_file, rec->log_lines);
+    qd_free(text);
     qd_msg_free(rec);
 }
 
@@ -347,6 +388,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_job_goes_from_record_to_output),
         TEST(log_lines_are_numbered_without_a_gap),
+        TEST(lines_that_the_bus_was_away_for_are_in_the_file_and_their_number_in_the_stream),
         TEST(a_cancel_stops_the_child_and_leaves_nothing),
         TEST(a_drain_hands_the_job_back_and_the_next_worker_ends_it),
         TEST(a_template_nobody_has_is_the_jobs_fault_in_words),
