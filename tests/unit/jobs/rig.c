@@ -381,3 +381,17 @@ qd_job_error error_of(Quantd__ErrorClass c)
     e.error_class = c;
     return e;
 }
+
+rig *rig_running(qd_task **ret)
+{
+    rig *r = rig_new(NULL);
+    create(r, "j1");
+    *ret = take_run(r, &r->w1);
+    return r;
+}
+
+void rig_done(rig *r, qd_task *t)
+{
+    qd_task_free(t);
+    rig_free(r);
+}

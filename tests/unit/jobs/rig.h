@@ -49,6 +49,9 @@ typedef struct rig {
 
 rig *rig_new(const qd_jobs_opts *opts); /* self, clock, disk and lease are set */
 void rig_free(rig *r);
+/* One whose job j1 is RUNNING in the hands of w1; rig_done() frees both. */
+rig *rig_running(qd_task **ret);
+void rig_done(rig *r, qd_task *t);
 /* Loses a call from now on, or nothing any more. */
 void lose(program *p, loss what, unsigned at);
 void pass_ms(rig *r, uint64_t ms);

@@ -6,11 +6,10 @@
 static void a_finished_job_says_what_it_made(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_report_summary report;
     quantd__report_summary__init(&report);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     assert_int_equal(qd_task_may_commit(t, NULL), QD_OK);
     rename_out(r, t);
     report.tensors_quantized = 7;
@@ -24,76 +23,66 @@ static void a_finished_job_says_what_it_made(void **state)
     qd_msg_free(rec);
     assert_int_equal(stream_msgs(r, QD_STREAM_JOBS), 0);
     assert_false(key_there(r, QD_BUCKET_LIVE, "lease.j1"));
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void without_an_output_there_is_no_success(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     assert_int_equal(qd_task_finish(t, NULL, 0, NULL), QD_E_VERIFY);
     assert_int_equal(state_of(r, "j1"), QD_JOB_RUNNING);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void what_nobody_canceled_is_not_carried_out(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     r->staging = 1;
     assert_int_equal(qd_task_canceled(t, 0, NULL), QD_E_USAGE);
     assert_int_equal(r->staging, 1);
     assert_int_equal(state_of(r, "j1"), QD_JOB_RUNNING);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_cancel_before_the_last_write_wins(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_job_state s = QD_JOB_PENDING;
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     assert_int_equal(qd_task_may_commit(t, NULL), QD_OK);
     assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_OK);
     rename_out(r, t);
     assert_int_equal(qd_task_finish(t, NULL, 0, NULL), QD_E_CANCELED);
     assert_int_equal(state_of(r, "j1"), QD_JOB_CANCELED);
     assert_false(r->out);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_cancel_after_the_last_write_is_told_so(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_job_state s = QD_JOB_PENDING;
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     rename_out(r, t);
     assert_int_equal(qd_task_finish(t, NULL, 0, NULL), QD_OK);
     assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_E_BUSY);
     assert_true(r->out);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_hand_back_is_not_counted(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_progress p;
     quantd__progress__init(&p);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     r->staging = 1;
     p.layer = 9;
     assert_int_equal(qd_task_hand_back(t, &p, 10, NULL), QD_OK);
@@ -108,35 +97,31 @@ static void a_hand_back_is_not_counted(void **state)
     assert_true(qd_task_resume(t));
     assert_int_equal(qd_task_record(t)->attempts, 1);
     assert_int_equal(qd_task_record(t)->epoch, 2);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void an_output_in_place_turns_every_end_into_success(void **state)
 {
     (void)state;
     for (int how = 0; how < 2; how++) {
-        rig *r = rig_new(NULL);
+        qd_task *t = NULL;
+        rig *r = rig_running(&t);
         qd_job_error e = error_of(QUANTD__ERROR_CLASS__ERROR_NODE);
-        create(r, "j1");
-        qd_task *t = take_run(r, &r->w1);
         rename_out(r, t);
         assert_int_equal(how == 0 ? qd_task_fail(t, &e, 0, NULL, NULL) : qd_task_hand_back(t, NULL, 0, NULL), QD_OK);
         assert_int_equal(state_of(r, "j1"), QD_JOB_SUCCEEDED);
-        qd_task_free(t);
-        rig_free(r);
+        rig_done(r, t);
     }
 }
 
 static void two_workers_must_fail_a_job(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     bool failed = true;
     qd_task *none = NULL;
     qd_job_error e = error_of(QUANTD__ERROR_CLASS__ERROR_JOB);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     r->staging = 1;
     assert_int_equal(qd_task_fail(t, &e, 0, &failed, NULL), QD_OK);
     qd_task_free(t);
@@ -174,18 +159,16 @@ static void where_there_is_no_other_worker_one_is_enough(void **state)
     qd_task *t = take_run(r, &r->w1);
     assert_int_equal(qd_task_fail(t, &e, 0, &failed, NULL), QD_OK);
     assert_true(failed);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void when_the_other_worker_does_not_come_back_the_job_ends(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_task *none = NULL;
     qd_job_error e = error_of(QUANTD__ERROR_CLASS__ERROR_JOB);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     assert_int_equal(qd_task_fail(t, &e, 0, NULL, NULL), QD_OK);
     qd_task_free(t);
     pass_ms(r, 50 * LEASE_MS);
@@ -225,10 +208,9 @@ static void node_failures_count_against_the_worker(void **state)
 static void a_bus_failure_counts_against_nobody(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_job_error e = error_of(QUANTD__ERROR_CLASS__ERROR_BUS);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     assert_int_equal(qd_task_fail(t, &e, 0, NULL, NULL), QD_OK);
     qd_task_free(t);
     qd_job_record *rec = record_of(r, "j1");
@@ -238,8 +220,7 @@ static void a_bus_failure_counts_against_nobody(void **state)
     assert_int_equal(qd_jobs_node_failures(r->w1.jobs), 0);
     pass_ms(r, LEASE_MS);
     t = take_run(r, &r->w1);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_dead_job_can_be_queued_again(void **state)
@@ -261,8 +242,7 @@ static void a_dead_job_can_be_queued_again(void **state)
     t = take_run(r, &r->w1); /* its old failure is forgotten */
     assert_int_equal(qd_task_record(t)->epoch, 2);
     assert_int_equal(qd_task_record(t)->attempts, 1);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 /* Ends of all kinds, with any one call lost: called until they answer, they come out as if nothing had been lost. */
@@ -273,12 +253,11 @@ static void whichever_call_of_an_end_is_lost_it_ends_once(void **state)
         for (int what = LOSE_REQUEST; what <= LOSE_REPLY; what++) {
             bool lost = true;
             for (unsigned n = 0; lost; n++) {
-                rig *r = rig_new(NULL);
+                qd_task *t = NULL;
+                rig *r = rig_running(&t);
                 qd_job_state s = QD_JOB_PENDING;
                 qd_job_error job = error_of(QUANTD__ERROR_CLASS__ERROR_JOB),
                              node = error_of(QUANTD__ERROR_CLASS__ERROR_NODE);
-                create(r, "j1");
-                qd_task *t = take_run(r, &r->w1);
                 if (end == 0) rename_out(r, t);
                 if (end == 1) assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_OK);
                 if (end == 4) assert_int_equal(qd_jobs_heartbeat_end(r->w2.jobs, NULL), QD_OK);
@@ -301,8 +280,7 @@ static void whichever_call_of_an_end_is_lost_it_ends_once(void **state)
                 assert_int_equal(rec->n_failures, end >= 3);
                 assert_true(qd_jobs_node_failures(r->w1.jobs) == (end == 3));
                 qd_msg_free(rec);
-                qd_task_free(t);
-                rig_free(r);
+                rig_done(r, t);
             }
         }
 }

@@ -6,9 +6,8 @@
 static void a_queued_job_is_taken(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     const qd_job_record *rec = qd_task_record(t);
     assert_int_equal(rec->state, QD_JOB_RUNNING);
     assert_int_equal(rec->epoch, 1);
@@ -20,8 +19,7 @@ static void a_queued_job_is_taken(void **state)
     qd_task_staging(t, staging, sizeof staging);
     assert_string_equal(staging, "/models/out/smollm2-x.staging.1");
     assert_true(key_there(r, QD_BUCKET_LIVE, "lease.j1"));
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_job_published_but_not_yet_queuing_is_taken(void **state)
@@ -37,8 +35,7 @@ static void a_job_published_but_not_yet_queuing_is_taken(void **state)
     qd_task *t = take_run(r, &r->w1);
     admit(r); /* and admission leaves it so */
     assert_int_equal(state_of(r, "j1"), QD_JOB_RUNNING);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void messages_of_ended_and_unknown_jobs_are_dropped(void **state)
@@ -106,8 +103,7 @@ static void a_dead_owners_job_is_taken_with_the_next_epoch_and_its_staging(void 
     qd_jobs_stats_get(r->w1.jobs, &stats);
     assert_true(stats.fenced >= 1);
     qd_task_free(old);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void nobody_takes_over_in_the_first_lease_time_after_a_reconnect(void **state)
@@ -204,8 +200,7 @@ static void a_failing_disk_is_the_nodes_fault(void **state)
     assert_int_equal(take(r, &r->w1, &t), QD_TAKE_LATER); /* not here again so soon */
     pass_ms(r, LEASE_MS);
     t = take_run(r, &r->w2);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void an_output_that_no_run_left_is_the_jobs_fault_and_stays(void **state)
@@ -296,8 +291,7 @@ static void whichever_call_of_a_take_is_lost_one_worker_has_it_in_the_end(void *
             assert_int_equal(qd_task_record(t)->attempts, 1);
             lose(&r->w1, LOSE_NOTHING, 0);
             assert_int_equal(qd_task_renew(t, NULL), QD_OK);
-            qd_task_free(t);
-            rig_free(r);
+            rig_done(r, t);
         }
     }
 }

@@ -17,18 +17,16 @@ static void a_renewal_writes_the_lease_and_holds_the_message(void **state)
         assert_int_equal(qd_jobs_fetch(r->w2.jobs, &m, &got, NULL), QD_OK);
         assert_false(got);
     }
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void progress_stands_in_the_record(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_progress p;
     quantd__progress__init(&p);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     p.layer = 3;
     p.permille = 370;
     assert_int_equal(qd_task_progress(t, &p, NULL), QD_OK);
@@ -36,18 +34,16 @@ static void progress_stands_in_the_record(void **state)
     assert_int_equal(rec->progress->permille, 370);
     assert_int_equal(rec->state, QD_JOB_RUNNING);
     qd_msg_free(rec);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void while_the_bus_is_away_the_holder_works_on_and_writes_at_its_old_revision(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     qd_progress p;
     quantd__progress__init(&p);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
     qd_bus_mem_partition(r->w1.real, true);
     p.permille = 1;
     assert_int_equal(qd_task_progress(t, &p, NULL), QD_E_AWAY);
@@ -60,8 +56,7 @@ static void while_the_bus_is_away_the_holder_works_on_and_writes_at_its_old_revi
     rename_out(r, t);
     assert_int_equal(qd_task_finish(t, NULL, 5, NULL), QD_OK);
     assert_int_equal(state_of(r, "j1"), QD_JOB_SUCCEEDED);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_cancel_is_seen_by_every_call(void **state)
@@ -95,36 +90,31 @@ static void a_cancel_is_seen_by_every_call(void **state)
         assert_int_equal(r->staging, 0);
         assert_int_equal(stream_msgs(r, QD_STREAM_JOBS), 0);
         assert_false(key_there(r, QD_BUCKET_LIVE, "lease.j1"));
-        qd_task_free(t);
-        rig_free(r);
+        rig_done(r, t);
     }
 }
 
 static void a_poll_without_news_reads_nothing(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     assert_int_equal(qd_task_poll(t, 0, NULL), QD_OK);
     lose(&r->w1, LOSE_REQUEST, 0);
     assert_int_equal(qd_task_poll(t, 0, NULL), QD_OK);
     assert_int_equal(r->w1.calls, 0);
     assert_int_equal(qd_task_fd(t), -1);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static void a_deleted_record_is_a_lost_job(void **state)
 {
     (void)state;
-    rig *r = rig_new(NULL);
-    create(r, "j1");
-    qd_task *t = take_run(r, &r->w1);
+    qd_task *t = NULL;
+    rig *r = rig_running(&t);
     assert_int_equal(qd_bus_kv_delete(r->gate.real, QD_BUCKET_JOBS, "job.j1", QD_REV_ANY, NULL), QD_OK);
     assert_int_equal(qd_task_check(t, NULL), QD_E_CONFLICT);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 static qd_bus_msg last_event(rig *r)
@@ -187,8 +177,7 @@ static void log_lines_are_numbered_and_told_once(void **state)
     qd_job_record *rec = record_of(r, "j1");
     assert_int_equal(rec->log_lines, 3);
     qd_msg_free(rec);
-    qd_task_free(t);
-    rig_free(r);
+    rig_done(r, t);
 }
 
 int main(void)
