@@ -164,6 +164,7 @@ void qd_remote_job_json(const qd_job_record *rec, qd_buf *out)
     put_number(out, "log_lines", rec->log_lines);
     put_number(out, "created_ms", rec->created_ms);
     put_number(out, "started_ms", rec->started_ms);
+    put_number(out, "cancel_ms", rec->cancel == NULL ? 0 : rec->cancel->time_ms);
     put_number(out, "ended_ms", rec->ended_ms);
     qd_buf_str(out, "}");
 }

@@ -333,7 +333,7 @@ int qd_child_main(int fd, long parent_pid)
     }
     QD_TRY(qd_pool_start(1, "link", link_run, &l, &link_thread, &err));
     uint64_t began = qd_mono_ns();
-    rc = qd_child_flood_start(&l, &chatter, &err);
+    rc = qd_child_flood_start(&l, &cancel, &chatter, &err);
     if (rc == QD_OK) rc = qd_child_job(start->start, &l, &cancel, &report, &err);
     qd_child_flood_stop(chatter);
     put_end(&l, rc, &err, &report.summary, (qd_mono_ns() - began) / 1000000);

@@ -16,6 +16,7 @@ enum {
 
 struct qd_child_flood {
     qd_child_link *link;
+    qd_cancel *cancel; /* only asked */
     qd_pool *thread;
     atomic_bool stop;
     uint64_t per_s, n;
@@ -28,26 +29,33 @@ static void say(const qd_child_flood *f, const char *what, uint64_t n)
     qd_child_link_log(f->link, QUANTD__LOG_LEVEL__LOG_INFO, text);
 }
 
+static bool over(const qd_child_flood *f)
+{
+    return atomic_load(&f->stop) || qd_cancel_asked(f->cancel) != 0;
+}
+
 static void flood(void *arg, unsigned worker)
 {
     qd_child_flood *f = arg;
     const struct timespec nap = {.tv_nsec = STEP_NS};
     uint64_t began = qd_mono_ns();
     (void)worker;
-    while (!atomic_load(&f->stop)) {
+    while (!over(f)) {
         uint64_t due = (uint64_t)((double)(qd_mono_ns() - began) * 1e-9 * (double)f->per_s);
-        for (; f->n < due && !atomic_load(&f->stop);) say(f, "line", ++f->n);
+        for (; f->n < due && !over(f);) say(f, "line", ++f->n);
         (void)nanosleep(&nap, NULL);
     }
+    say(f, "of", f->n);
 }
 
-qd_code qd_child_flood_start(qd_child_link *l, qd_child_flood **ret, qd_err *err)
+qd_code qd_child_flood_start(qd_child_link *l, qd_cancel *cancel, qd_child_flood **ret, qd_err *err)
 {
     unsigned long per_s = qd_fault_armed(QD_FAULT_FLOOD);
     if (per_s == 0) return QD_OK;
     qd_child_flood *f = qd_calloc(1, sizeof *f);
     if (f == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a flood");
     f->link = l;
+    f->cancel = cancel;
     f->per_s = per_s;
     qd_code rc = qd_pool_start(1, "flood", flood, f, &f->thread, err);
     if (rc == QD_OK)
@@ -62,6 +70,5 @@ void qd_child_flood_stop(qd_child_flood *f)
     if (f == NULL) return;
     atomic_store(&f->stop, true);
     qd_pool_join(f->thread);
-    say(f, "of", f->n);
     qd_free(f);
 }

@@ -1,10 +1,22 @@
 #!/usr/bin/env python3
-"""How long a cancel takes, and a takeover: daemon_times.py [CANCELS [TAKEOVERS [LEASE_MS]]].
+"""How long a cancel takes, and a takeover: daemon_times.py [--cancels N] [--takeovers N] [--lease MS] [--server NATS_SERVER].
 
-A nats-server and workers of its own on 127.0.0.1; QD_QUANTCTL names the built quantctl, beside which quantd lies. Prints, in
-ms: from the answer of a cancel to CANCELED; from the kill of a worker to the next one's RUNNING, less the lease."""
+A nats-server and workers of its own on 127.0.0.1; QD_QUANTCTL names the built quantctl, beside which quantd lies. The model of
+the cancels has two layers of Llama-3-8B's shapes (873 MB); they come at random moments while one is in work, first of
+data-free jobs, then of W4A4 jobs that calibrate. Prints one JSON object, spans in ms:
+
+  seen      the record says CANCELING -> the job's process knows (QD_FAULT=flood:1 has it say so, within 2 ms)
+  canceled  the record says CANCELING -> CANCELED
+  asked     quantctl cancel is started -> the job's process has ended
+  takeover  kill -9 of a worker and its child -> RUNNING elsewhere, less the lease"""
+import argparse
+import json
 import os
 import pathlib
+import random
+import re
+import shutil
+import struct
 import sys
 import tempfile
 import time
@@ -13,69 +25,117 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 import big  # noqa: E402
 import cluster  # noqa: E402
 import qd  # noqa: E402
+import st  # noqa: E402
 
 SLOW = ("--set", "block_scale=mse")
+HIDDEN, FFN, KV, LAYERS = 4096, 14336, 1024, 2
 
 
-def show(what, ms):
-    ms.sort()
-    print(f"{what}: n={len(ms)} p50={ms[len(ms) // 2]:.0f} p90={ms[int(len(ms) * 0.9)]:.0f} max={ms[-1]:.0f} ms", flush=True)
+def layers_of_8b(path):
+    cfg = st.config(hidden_size=HIDDEN, intermediate_size=FFN, num_hidden_layers=LAYERS, vocab_size=1024, num_attention_heads=32,
+                    num_key_value_heads=8, head_dim=128)
+    return st.make_dir(path, st.llama(LAYERS, HIDDEN, FFN, 1024, KV), cfg, shards=2, side={"tokenizer.json": b"{}"})
 
 
-def running(c, out, units):
-    cluster.wait_for(lambda: c.units(out) > units, "the first units")
+def ids(path, n):
+    st.write(path, {"input_ids": st.Tensor("I64", (n // 64, 64), struct.pack(f"<{n}q", *((i * 37 + i // 64 * 11) % 1000 for i in range(n))))})
+    return path
 
 
-def canceled(c, n):
-    took, child = [], []
-    w = c.worker("w1", "threads=1")
-    for i in range(n):
-        job, out = c.submit(big.model(), f"c{i}", *SLOW)
-        running(c, out, i % 20)
-        pid = w.child
-        t = time.monotonic()
-        if c.ctl("cancel", job, rc=None).rc != 0:
+def spans(ms):
+    ms = sorted(ms)
+    at = lambda q: ms[min(len(ms) - 1, int(len(ms) * q))]  # noqa: E731
+    return {"n": len(ms), "p50": at(0.5), "p99": at(0.99), "max": ms[-1]} if ms else {"n": 0}
+
+
+def told(c, job, words):
+    return [e["time_ms"] for e in c.ctl("logs", job, "--json").events() if words in e.get("message", "")]
+
+
+def cancels(c, n, model, wait_s, *submit, template=qd.TEMPLATE):
+    """n jobs canceled at random moments; those that were done before are done again."""
+    w = c.worker(f"c-{template}", "threads=1", "lease=15s", "log_level=info", env={"QD_FAULT": "flood:1"})
+    rows = {"seen": [], "canceled": [], "asked": []}
+    rng = random.Random(1)
+    for i in range(2 * n):
+        if len(rows["asked"]) == n:
+            break
+        job, out = c.submit(model, f"c{i}", *submit, template=template)
+        cluster.wait_for(lambda: c.staging(out), "the job's start")
+        time.sleep(rng.uniform(0, wait_s))
+        pid, t = w.child, time.monotonic()
+        if c.ctl("cancel", job, rc=None).rc != 0 or pid is None:
             continue
-        answered = time.monotonic()
-        while pid is not None and os.path.exists(f"/proc/{pid}"):
-            time.sleep(0.001)
-        child.append((time.monotonic() - t) * 1e3)
-        while c.state(job) != "CANCELED":
-            pass
-        took.append((time.monotonic() - answered) * 1e3)
-    show("cancel: asked -> the child's end (quantctl's start included)", child)
-    show("cancel: answered -> CANCELED seen by quantctl get", took)
+        while os.path.exists(f"/proc/{pid}"):
+            time.sleep(0.0005)
+        asked = (time.monotonic() - t) * 1e3
+        r = c.end(job)
+        seen = told(c, job, "flood of")
+        if r["state"] != "CANCELED" or not seen:
+            continue
+        rows["asked"].append(asked)
+        rows["seen"].append(seen[0] - r["cancel_ms"])
+        rows["canceled"].append(r["ended_ms"] - r["cancel_ms"])
+        c.ctl("delete", job)
     w.term()
+    return {k: spans(v) for k, v in rows.items()}
 
 
-def taken_over(c, n, lease_ms):
-    took = []
-    for i in range(n):
-        a = c.worker(f"a{i}", "threads=1", f"lease={lease_ms}ms")
+def takeovers(c, n, lease_ms):
+    took, again, done = [], 0, 0
+    for i in range(4 * n):
+        if len(took) == n:
+            break
+        a = c.worker(f"a{i}", "threads=1", "memory=64MiB", f"lease={lease_ms}ms")
         job, out = c.submit(big.model(), f"t{i}", *SLOW)
-        running(c, out, 5)
-        b = c.worker(f"b{i}", "threads=1", f"lease={lease_ms}ms")
-        cluster.wait_for(lambda: f"b{i}" in c.ctl("workers").out, "the second worker")
+        cluster.wait_for(lambda: "job taken" in a.text(), "the first worker")
+        b = c.worker(f"b{i}", "threads=1", "memory=64MiB", f"lease={lease_ms}ms")
+        while c.units(out) <= 5 + 3 * i % 20 and not os.path.isdir(out):
+            time.sleep(0.001)
+        a.signal(19)  # SIGSTOP, so that what is counted is what it had done
+        child, staging = a.child, c.staging(out)
+        if child is not None:
+            os.kill(child, 9)
         a.kill()
         t = time.monotonic()
-        cluster.wait_for(lambda: "job taken" in b.text(), "the takeover")
-        took.append((time.monotonic() - t) * 1e3 - lease_ms)
+        units = qd.lines(os.path.join(staging[-1], "journal.jsonl")) - 1 if staging else 0  # its first line is the plan's
+        if units > 0 and child is not None:
+            cluster.wait_for(lambda: "job taken" in b.text(), "the takeover", 3 * lease_ms / 1e3 + 60)
+            took.append((time.monotonic() - t) * 1e3 - lease_ms)
         c.end(job)
+        m = re.findall(r"resuming: (\d+) of (\d+) units", c.ctl("logs", job).out)
+        again += max(0, units - int(m[-1][0])) if m else units
+        done += units
         b.term()
-    show(f"takeover: kill -9 -> RUNNING elsewhere, less the lease of {lease_ms} ms", took)
+    return {"takeover": spans(took), "units_done_before": done, "units_done_again": again}
 
 
 def main():
-    cancels, takeovers, lease_ms = (int(a) for a in (sys.argv[1:] + ["20", "3", "15000"][len(sys.argv) - 1:]))
+    p = argparse.ArgumentParser()
+    p.add_argument("--cancels", type=int, default=50)
+    p.add_argument("--takeovers", type=int, default=5)
+    p.add_argument("--lease", type=int, default=15000)
+    p.add_argument("--server")
+    o = p.parse_args()
+    cluster.NATS = o.server or cluster.NATS
     cluster.need()
+    result = {}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=qd.WORK) as d:
         c = cluster.Cluster(d)
         try:
             c.start_server()
-            canceled(c, cancels)
-            taken_over(c, takeovers, lease_ms)
+            if o.cancels:
+                model = layers_of_8b(os.path.join(d, "8b"))
+                result["data_free"] = cancels(c, o.cancels, model, 0.8, *SLOW)
+                print(f"daemon_times: {result}", file=sys.stderr, flush=True)
+                result["calibrated"] = cancels(c, o.cancels, model, 3, "--calib", ids(os.path.join(d, "ids.safetensors"), 8192),
+                                               template="nvfp4-w4a4")
+                shutil.rmtree(model)
+            if o.takeovers:
+                result |= takeovers(c, o.takeovers, o.lease)
         finally:
             c.close()
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
