@@ -5,17 +5,33 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* A file that nobody else sees and that is gone with the process. */
+static int open_nameless(const char *dir)
+{
+    char path[4096];
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return fd;
+    if (snprintf(path, sizeof path, "%s/.activations-XXXXXX", dir) >= (int)sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0) (void)unlink(path);
+    return fd;
+}
 
 static qd_code map_file(qd_activations *a, const char *dir, qd_err *err)
 {
     qd_code rc = QD_OK;
     if (dir == NULL) dir = getenv("TMPDIR");
     if (dir == NULL || dir[0] == '\0') dir = "/tmp";
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = open_nameless(dir);
     if (fd < 0) return qd_fail_errno(err, QD_E_IO, errno, "%s: cannot make a file for activations", dir);
     int e = posix_fallocate(fd, 0, (off_t)a->bytes); /* a page without room would end the process */
     if (e != 0) {

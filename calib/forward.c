@@ -29,6 +29,7 @@ typedef struct run {
     float *angles; /* cos, then sin */
     qd_single norm, head;
     uint64_t layer, told_ns; /* for progress: layer, and when it was last told while reading */
+    uint64_t peak_bytes, sampled_ns;
 } run;
 
 static qd_code check_tokens(const run *r, qd_err *err)
@@ -169,9 +170,18 @@ out:
     return rc;
 }
 
+static void sample_memory(run *r)
+{
+    uint64_t now = qd_mono_ns();
+    if (now - r->sampled_ns < TELL_NS) return;
+    r->sampled_ns = now;
+    r->peak_bytes = qd_max_u64(r->peak_bytes, qd_rss_anon_bytes());
+}
+
 static void progress(void *ctx, uint64_t done)
 {
     run *r = ctx;
+    sample_memory(r);
     if (r->hooks->on_progress != NULL)
         r->hooks->on_progress(r->hooks->ctx, r->layer, r->x->config.n_layers, done, r->tiles.n_tiles,
                               atomic_load(&r->tiles.n_ticks));
@@ -206,6 +216,8 @@ static qd_code run_layer(run *r, uint64_t number, qd_forward_stats *stats, qd_er
     uint64_t loaded = qd_mono_ns();
     r->pass.layer = &layer;
     rc = qd_tiles_run(&r->tiles, layer_tile, r, progress, r, err);
+    r->sampled_ns = 0; /* with the layer and all scratch there */
+    sample_memory(r);
     r->pass.layer = NULL;
     stats->load_s += (double)(loaded - begin) * 1e-9;
     stats->run_s += (double)(qd_mono_ns() - loaded) * 1e-9;
@@ -263,6 +275,7 @@ qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_for
     stats.lane_bytes = qd_tiles_lane_bytes(&r.tiles);
     stats.longest_tick_gap_us = r.tiles.longest_gap_us;
     stats.spilled = r.acts.spilled;
+    stats.peak_bytes = r.peak_bytes;
     *ret = stats;
 out:
     qd_tiles_done(&r.tiles);

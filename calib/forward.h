@@ -80,6 +80,7 @@ typedef struct qd_forward_stats {
     double load_s, run_s;         /* reading weights; computing */
     uint64_t longest_tick_gap_us; /* between two ticks of all threads together, as the waiting one sees it */
     uint64_t lane_bytes;          /* scratch of the thread that had most */
+    uint64_t peak_bytes;          /* anonymous + shared resident memory of the process, as far as it was seen */
     bool spilled;
 } qd_forward_stats;
 
@@ -95,6 +96,7 @@ typedef struct qd_forward_memory {
     uint64_t layer_bytes; /* the largest layer, in the device's form too, or the head where logits are asked for */
     uint64_t lane_bytes;  /* scratch of one thread */
     uint64_t activation_bytes;
+    uint64_t angle_bytes; /* tables of RoPE */
 } qd_forward_memory;
 void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                         const qd_forward_hooks *hooks, qd_forward_memory *ret);

@@ -16,9 +16,10 @@ enum {
     EXPERT_TOKENS_MIN = 256 /* an expert that saw fewer takes the largest value of its layer */
 };
 
+#define TELL_NS UINT64_C(100000000)
+
 typedef struct calibration {
     qd_run *run;
-    qd_input_rule rule;
     qd_journal *journal;
     const qd_job_events *events;
     qd_input_sites sites;
@@ -27,7 +28,7 @@ typedef struct calibration {
     unsigned n_workers;
     qd_input_stats *parts; /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
     int32_t layer;         /* that parts are of; -1: none */
-    uint64_t start_ns, n_tokens;
+    uint64_t start_ns, told_ns;
 } calibration;
 
 static qd_input_stats *parts_of(const calibration *c, const qd_input_site *s)
@@ -63,7 +64,7 @@ static qd_code sum_up(const calibration *c, const qd_input_site *s, float *ret_a
                      "%s: its input holds a value that is not finite (channel %u): the model overflows on the "
                      "calibration data",
                      c->run->plan->items[s->items[0]].name, all.bad_channel);
-    *ret_amax = qd_input_amax(&all, c->rule);
+    *ret_amax = qd_input_amax(&all, c->run->plan->input_rule);
     *ret_tokens = all.n_tokens;
     qd_input_stats_done(&all);
     return rc;
@@ -172,7 +173,11 @@ static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t t
 {
     calibration *c = ctx;
     if (c->events == NULL || c->events->progress == NULL) return;
-    double elapsed = (double)(qd_mono_ns() - c->start_ns) * 1e-9;
+    uint64_t now = qd_mono_ns();
+    bool last = layer + 1 == n_layers && tiles_done == n_tiles;
+    if (!last && now - c->told_ns < TELL_NS) return;
+    c->told_ns = now;
+    double elapsed = (double)(now - c->start_ns) * 1e-9;
     uint64_t done = layer * n_tiles + tiles_done, total = n_layers * n_tiles;
     qd_job_progress p = {.phase = "calibrate",
                          .layer = (int32_t)layer - 1,
@@ -185,14 +190,77 @@ static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t t
     c->events->progress(c->events->ctx, &p);
 }
 
-qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, qd_journal *journal,
+static qd_forward_opts options(const qd_plan *p)
+{
+    return (qd_forward_opts){.bf16 = true,
+                             .all_experts = p->recipe.arith == QD_SCALE_CT_EXACT,
+                             .n_threads = p->n_compute,
+                             .memory_bytes = p->activation_bytes};
+}
+
+static bool is_quantized(const qd_plan *p, uint32_t item)
+{
+    return p->units[p->items[item].unit].kind == QD_UNIT_QUANTIZE;
+}
+
+/* Bytes that the hooks take: each linear of a layer may have an input of its own. */
+static uint64_t observer_bytes(const qd_plan *p, const qd_tokens *t, unsigned n_threads)
+{
+    uint64_t most = 0, cols = 0, in_layer = 0, longest = 2048; /* rows of a tile with experts, see calib/layer_run.h */
+    for (uint64_t i = 0; i < t->n_seqs; i++) longest = qd_max_u64(longest, t->starts[i + 1] - t->starts[i]);
+    for (uint32_t i = 0, layer = 0; i < p->n_items; i++) {
+        const qd_unit *u = &p->units[p->items[i].unit];
+        if (!is_quantized(p, i) || u->layer < 0) continue;
+        if ((uint32_t)u->layer != layer) in_layer = 0; /* items are in the order of layers */
+        layer = (uint32_t)u->layer;
+        most = qd_max_u64(most, ++in_layer);
+        cols = qd_max_u64(cols, p->items[i].cols);
+    }
+    uint64_t bits = qd_min_u64(longest, t->starts[t->n_seqs]) * cols / QD_NVFP4_BLOCK * sizeof(uint32_t);
+    return n_threads * (most * QD_STATS_BINS * sizeof(uint64_t) + bits + QD_ROUND_BYTES);
+}
+
+qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *err)
+{
+    const qd_tokens t = qd_job_tokens_view(tokens);
+    const qd_forward_opts opts = options(p);
+    const qd_forward_hooks hooks = {.on_weights = on_weights, .on_input = on_input};
+    qd_model_index x = {0};
+    qd_plan_pass *pass = &p->pass;
+    qd_code rc = qd_model_index_open(p->ckpt, &x, err);
+    if (rc != QD_OK) return rc;
+    uint64_t n_tokens = t.starts[t.n_seqs];
+    *pass = (qd_plan_pass){
+        .n_samples = t.n_seqs, .n_tokens = n_tokens, .n_threads = (unsigned)qd_min_u64(p->n_compute, t.n_seqs)};
+    qd_forward_measure(&x, &t, &opts, &hooks, &pass->memory);
+    pass->observer_bytes = observer_bytes(p, &t, pass->n_threads);
+    uint64_t resident = pass->memory.activation_bytes;
+    if (resident > p->activation_bytes) {
+        pass->spill_bytes = resident;
+        resident = 0;
+    }
+    pass->peak_bytes = pass->memory.layer_bytes + pass->n_threads * pass->memory.lane_bytes + pass->memory.angle_bytes +
+                       pass->observer_bytes + resident + x.arena.total_bytes + n_tokens * sizeof *t.ids;
+    p->peak_bytes = qd_max_u64(p->peak_bytes,
+                               pass->peak_bytes + QD_FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes);
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const qd_item *it = &p->items[i];
+        double share = it->expert >= 0 && !opts.all_experts && x.config.n_experts != 0
+                           ? (double)x.config.top_k / (double)x.config.n_experts
+                           : 1.0;
+        if (is_quantized(p, i)) pass->flop += 2.0 * (double)n_tokens * (double)(it->rows * it->cols) * share;
+    }
+    qd_model_index_done(&x);
+    return QD_OK;
+}
+
+qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir, qd_journal *journal,
                      const qd_job_events *events, qd_cancel *cancel, qd_forward_stats *ret_stats, qd_err *err)
 {
     const qd_plan *p = run->plan;
     qd_code rc = QD_OK;
     qd_arena arena = {0};
     calibration c = {.run = run,
-                     .rule = rule,
                      .journal = journal,
                      .events = events,
                      .rounds = p->recipe.arith != QD_SCALE_CT_EXACT,
@@ -204,18 +272,16 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, qd_input_rule rule, q
     if (!all_seen) {
         QD_TRY(qd_model_index_open(p->ckpt, &c.index, err));
         QD_TRY(qd_input_sites_make(p, &c.index, &arena, &c.sites, err));
-        qd_forward_opts opts = {.bf16 = true,
-                                .all_experts = !c.rounds,
-                                .n_threads = c.n_workers,
-                                .memory_bytes = p->activation_bytes,
-                                .cancel = cancel};
+        qd_forward_opts opts = options(p);
+        opts.spill_dir = spill_dir;
+        opts.cancel = cancel;
         qd_forward_hooks hooks = {
             .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
         QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, ret_stats, err));
         QD_TRY(close_layer(&c, err));
     }
     for (uint32_t i = 0; i < p->n_items; i++)
-        if (p->units[p->items[i].unit].kind == QD_UNIT_QUANTIZE)
+        if (is_quantized(p, i))
             run->result[i].input_gs = qd_input_global(&p->recipe, QD_BF16, run->result[i].input_amax);
 out:
     drop_parts(&c);

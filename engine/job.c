@@ -150,9 +150,9 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
     if (j->plan.info.input_scales) {
         uint64_t t = qd_mono_ns();
         qd_tokens tokens = qd_job_tokens_view(&j->tokens);
-        QD_TRY(
-            qd_calibrate(&j->run, &tokens, j->plan.input_rule, j->journal, j->events, j->cancel, &j->res.forward, err));
+        QD_TRY(qd_calibrate(&j->run, &tokens, j->staging.dir, j->journal, j->events, j->cancel, &j->res.forward, err));
         j->res.calibrate_s = seconds_since(t);
+        j->res.peak_bytes = j->res.forward.peak_bytes;
         sample_memory(j);
     }
     QD_TRY(qd_pipeline_run(&j->run, j->journal, j->events, j->cancel, &j->res.peak_bytes, err));
@@ -207,7 +207,7 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     bool in_staging = false;
     QD_TRY(qd_ckpt_open(opts->model_dir, &j.ckpt, err));
     if (opts->tmpl->input_scales) QD_TRY(qd_job_tokens_load(opts, &j.ckpt, events, cancel, &j.tokens, err));
-    QD_TRY(qd_plan_make(opts, &j.ckpt, j.tokens.hash, &j.plan, err));
+    QD_TRY(qd_plan_make(opts, &j.ckpt, opts->tmpl->input_scales ? &j.tokens : NULL, &j.plan, err));
     for (uint32_t i = 0; i < j.plan.n_warnings; i++) note(&j, QD_NOTE_WARN, j.plan.warnings[i]);
     for (uint32_t i = 0; i < j.ckpt.n_skipped; i++) {
         char text[320];
@@ -237,8 +237,10 @@ qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *
     qd_code rc = QD_OK;
     qd_ckpt ckpt = {0};
     qd_plan plan = {0};
+    qd_job_tokens tokens = {0};
     QD_TRY(qd_ckpt_open(opts->model_dir, &ckpt, err));
-    QD_TRY(qd_plan_make(opts, &ckpt, (qd_hash128){0, 0}, &plan, err));
+    if (opts->tmpl->input_scales) QD_TRY(qd_job_tokens_load(opts, &ckpt, NULL, NULL, &tokens, err));
+    QD_TRY(qd_plan_make(opts, &ckpt, opts->tmpl->input_scales ? &tokens : NULL, &plan, err));
     QD_TRY(qd_plan_check_room(&plan, opts->out_dir, 0, err));
     if (json)
         QD_TRY(qd_plan_json(&plan, opts->out_dir, out, err));
@@ -247,6 +249,7 @@ qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *
     QD_TRY(qd_buf_check(out, err));
 out:
     qd_plan_done(&plan);
+    qd_job_tokens_done(&tokens);
     qd_ckpt_done(&ckpt);
     return rc;
 }

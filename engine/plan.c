@@ -1,6 +1,8 @@
 #include "engine/plan.h"
 
 #include "base/mem.h"
+#include "engine/calibrate.h"
+#include "engine/tokens.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -54,18 +56,20 @@ static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
     return qd_nvfp4_recipe_check(&p->recipe, err);
 }
 
-qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_hash128 calib_hash, qd_plan *ret, qd_err *err)
+qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_tokens *tokens, qd_plan *ret,
+                     qd_err *err)
 {
     qd_code rc = QD_OK;
     qd_plan p = {.ckpt = ckpt,
                  .tmpl = opts->tmpl,
-                 .calib_hash = calib_hash,
                  .format = opts->format != NULL ? opts->format : &qd_format_compressed_tensors};
+    if (tokens != NULL) p.calib_hash = tokens->hash;
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(choose_recipe(&p, opts->values, err));
     QD_TRY(qd_plan_select(&p, err));
     QD_TRY(qd_plan_layout(&p, opts->shard_bytes != 0 ? opts->shard_bytes : UINT64_C(5000000000), err));
     QD_TRY(qd_plan_memory(&p, opts->n_threads, opts->memory_bytes, err));
+    if (tokens != NULL) QD_TRY(qd_calibrate_measure(&p, tokens, err));
     *ret = p;
     memset(&p, 0, sizeof p);
 out:

@@ -13,6 +13,8 @@
 /* Source bytes of a tile. Part of the numerics (sums are added tile by tile), so it depends on nothing. */
 #define QD_TILE_BYTES ((uint64_t)4 << 20)
 #define QD_NONE       UINT32_MAX
+/* Of any job: the code's own data, stacks, allocator slack; measured, rounded up. */
+#define QD_FIXED_BYTES ((uint64_t)12 << 20)
 
 typedef enum qd_unit_kind {
     QD_UNIT_COPY,    /* bytes as they are */
@@ -48,6 +50,17 @@ typedef struct qd_out_part {
     qd_buf header; /* length field and JSON */
 } qd_out_part;
 
+/* The calibration pass of a plan; all zero for a job without. Bytes are upper bounds. */
+typedef struct qd_plan_pass {
+    uint64_t n_samples, n_tokens;
+    qd_forward_memory memory;
+    unsigned n_threads;
+    uint64_t observer_bytes; /* statistics of a layer, block amaxes of the threads' tiles, codes of rounded weights */
+    uint64_t spill_bytes;    /* activations in a file beside the output; 0: all in memory */
+    uint64_t peak_bytes;     /* of its own parts together */
+    double flop;             /* of matrix products with weights */
+} qd_plan_pass;
+
 typedef struct qd_plan {
     qd_arena arena;
     const qd_ckpt *ckpt;     /* not owned */
@@ -76,16 +89,18 @@ typedef struct qd_plan {
     /* memory */
     unsigned n_workers, n_compute;
     uint32_t n_slots;
-    uint64_t slot_bytes, worker_bytes, peak_bytes;
-    uint64_t activation_bytes; /* W4A4: of calibration tokens in memory; more goes to a file */
+    uint64_t slot_bytes, worker_bytes, peak_bytes; /* peak: of pipeline or calibration, whichever has more */
+    uint64_t activation_bytes;                     /* W4A4: of calibration tokens in memory; more goes to a file */
+    qd_plan_pass pass;
 } qd_plan;
 
 /* Plans opts over an open checkpoint, which must outlive it. *ret zeroed before, qd_plan_done() after.
  * Errors: QD_E_INPUT (shapes, K % 16, names that collide), QD_E_UNSUPPORTED (already quantized, input scales needed,
  * dtype), QD_E_USAGE (settings), QD_E_ROOM (memory below the least possible), QD_E_NO_MEMORY. */
-/* calib_hash: of the calibration tokens, all zero for a job without. */
-QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, qd_hash128 calib_hash, qd_plan *ret,
-                                   qd_err *err);
+/* tokens: of calibration, whose hash is part of the plan's; NULL for a job without. */
+struct qd_job_tokens;
+QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const struct qd_job_tokens *tokens,
+                                   qd_plan *ret, qd_err *err);
 void qd_plan_done(qd_plan *p);
 
 /* engine/select.c: units and items from tensors. */

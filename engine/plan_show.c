@@ -7,13 +7,14 @@
 
 /* What the estimate assumes of the disk; the processor's part is the encoder's measured rate on typical machines. */
 #define DISK_BYTES_S 1.5e9
+#define FLOP_S       1e11 /* of a thread in the forward pass */
 static const double k_weights_s[] = {[QD_RULE_MINMAX] = 1.2e9, [QD_RULE_FOUR_OVER_SIX] = 6e8, [QD_RULE_MSE] = 3e8};
 
 static double seconds(const qd_plan *p)
 {
     double disk = (double)(p->src_bytes + 2 * p->file_bytes) / DISK_BYTES_S; /* the output is written and read back */
     double compute = (double)p->n_weights / k_weights_s[p->recipe.rule] / p->n_compute;
-    return disk > compute ? disk : compute;
+    return (disk > compute ? disk : compute) + p->pass.flop / (FLOP_S * p->n_compute);
 }
 
 typedef struct role_sum {
@@ -42,6 +43,32 @@ static void text_roles(const qd_plan *p, qd_unit_kind kind, const char *what, qd
                           (double)sums[r].out_bytes * 1e-6);
 }
 
+static void text_pass(const qd_plan *p, qd_buf *out)
+{
+    const qd_plan_pass *c = &p->pass;
+    if (c->n_samples == 0) return;
+    qd_buf_printf(
+        out,
+        "  calibrate %" PRIu64 " samples, %" PRIu64
+        " tokens, %.3f TFLOP: %.1f MB for a layer, %.1f MB for each of %u threads, %.1f MB of activations%s\n",
+        c->n_samples, c->n_tokens, c->flop * 1e-12, (double)c->memory.layer_bytes * 1e-6,
+        (double)c->memory.lane_bytes * 1e-6, c->n_threads, (double)c->memory.activation_bytes * 1e-6,
+        c->spill_bytes != 0 ? " in a file beside the output" : "");
+}
+
+static void json_pass(const qd_plan *p, qd_buf *out)
+{
+    const qd_plan_pass *c = &p->pass;
+    if (c->n_samples == 0) return;
+    qd_buf_printf(out,
+                  "\"calibration\":{\"samples\":%" PRIu64 ",\"tokens\":%" PRIu64
+                  ",\"flop\":%.0f,\"layer_bytes\":%" PRIu64 ",\"thread_bytes\":%" PRIu64
+                  ",\"threads\":%u,\"activation_bytes\":%" PRIu64 ",\"spill_bytes\":%" PRIu64 ",\"peak_bytes\":%" PRIu64
+                  "},",
+                  c->n_samples, c->n_tokens, c->flop, c->memory.layer_bytes, c->memory.lane_bytes, c->n_threads,
+                  c->memory.activation_bytes, c->spill_bytes, c->peak_bytes);
+}
+
 void qd_plan_text(const qd_plan *p, const char *out_dir, qd_buf *out)
 {
     qd_buf_printf(out, "plan: %s -> %s\n", p->ckpt->dir, out_dir);
@@ -55,6 +82,7 @@ void qd_plan_text(const qd_plan *p, const char *out_dir, qd_buf *out)
         qd_buf_printf(out, "  file      %-32s %14" PRIu64 " bytes\n", p->parts[i].name, p->parts[i].size_bytes);
     qd_buf_printf(out, "  tiles     %u of at most %" PRIu64 " bytes, %u at once, %u threads\n", p->n_tiles,
                   QD_TILE_BYTES, p->n_slots, p->n_compute);
+    text_pass(p, out);
     qd_buf_printf(out, "  memory    %.1f MB at the peak\n", (double)p->peak_bytes * 1e-6);
     qd_buf_printf(out, "  disk      %.3f GB read, %.3f GB written and read back\n", (double)p->src_bytes * 1e-9,
                   (double)p->file_bytes * 1e-9);
@@ -90,9 +118,11 @@ qd_code qd_plan_json(const qd_plan *p, const char *out_dir, qd_buf *out, qd_err 
     qd_buf_printf(out,
                   ",\"format\":\"%s\",\"quantized_linears\":%u,\"copied_tensors\":%u,\"weights\":%" PRIu64
                   ",\"source_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64 ",\"tiles\":%u,\"tile_bytes\":%" PRIu64
-                  ",\"peak_bytes\":%" PRIu64 ",\"threads\":%u,\"seconds\":%.3f,\"files\":[",
+                  ",\"peak_bytes\":%" PRIu64 ",\"threads\":%u,\"seconds\":%.3f,",
                   p->format->name, p->n_linears, p->n_copied, p->n_weights, p->src_bytes, p->file_bytes, p->n_tiles,
                   QD_TILE_BYTES, p->peak_bytes, p->n_compute, seconds(p));
+    json_pass(p, out);
+    qd_buf_str(out, "\"files\":[");
     for (uint32_t i = 0; i < p->n_parts; i++)
         qd_buf_printf(out, "%s{\"name\":\"%s\",\"bytes\":%" PRIu64 "}", i == 0 ? "" : ",", p->parts[i].name,
                       p->parts[i].size_bytes);

@@ -46,6 +46,12 @@ qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_
     char parent[4096];
     struct statvfs fs;
     uint64_t memory = mem_available_bytes();
+    if (p->peak_bytes > memory && p->pass.peak_bytes > memory)
+        return qd_fail(err, QD_E_ROOM,
+                       "not enough memory: the job needs %" PRIu64 " bytes, %" PRIu64
+                       " are available; calibration takes %" PRIu64 " for a layer and %" PRIu64
+                       " for each of %u threads: lower --threads or --seq-len",
+                       p->peak_bytes, memory, p->pass.memory.layer_bytes, p->pass.memory.lane_bytes, p->pass.n_threads);
     if (p->peak_bytes > memory)
         return qd_fail(err, QD_E_ROOM,
                        "not enough memory: the job needs %" PRIu64 " bytes, %" PRIu64 " are available; lower --memory",
@@ -54,7 +60,7 @@ qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_
         return qd_fail(err, QD_E_USAGE, "%s: the path is too long", out_dir);
     const char *dir = dirname(parent);
     if (statvfs(dir, &fs) != 0) return qd_fail_errno(err, QD_E_INPUT, errno, "%s", dir);
-    uint64_t need = p->file_bytes + SIDE_BYTES(p) + side_file_bytes(p);
+    uint64_t need = p->file_bytes + SIDE_BYTES(p) + side_file_bytes(p) + p->pass.spill_bytes;
     need = need > held_bytes ? need - held_bytes : 0;
     uint64_t have = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (need > have)

@@ -5,6 +5,8 @@
 #include "calib/layer_weights.h"
 #include "engine/run.h"
 
+/* Upper bound of what a thread of qd_round_weights() takes. */
+#define QD_ROUND_BYTES ((uint64_t)4 << 20)
 /* Replaces the weights of the layer's quantized linears by what their codes will decode to, in the dtype they have.
  * watch is asked and told several times a second.
  * Errors: QD_E_NO_MEMORY, QD_E_CANCELED, QD_E_INPUT (a weight that is not finite), those of the device. */

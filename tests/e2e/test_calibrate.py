@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """W4A4: input scales against llm-compressor's, the same bytes whatever the threads and interruptions, data from files."""
+import array
 import json
 import os
 import signal
@@ -64,12 +65,52 @@ class Own(qd.Case):
         for i, more in enumerate((("--threads", "3"), ("--threads", "2", "--memory", "64M"))):
             self.check(qd.quantctl(*self.args(self.path(f"b{i}"), *more)), 0)
             self.same_tree(self.path("a"), self.path(f"b{i}"))
+            report = qd.report(self.path(f"b{i}"))
+            if "QD_TSAN" not in os.environ:
+                self.assertLessEqual(report["peak_memory_bytes"], report["planned_memory_bytes"])
         rows = qd.report(self.path("a"))["tensors"]
         self.assertEqual(len(rows), 35)
         for r in rows:
             self.assertGreater(r["input_amax"], 0.0, r["name"])
         config = json.loads(qd.tree(self.path("a"))["config.json"])["quantization_config"]
         self.assertEqual(config["config_groups"]["group_0"]["input_activations"]["dynamic"], "local")
+
+    def test_the_dry_run_is_the_run(self):
+        r = qd.quantctl(*self.args(self.path("out"), "--threads", "2", "--dry-run", "--json"))
+        self.check(r, 0)
+        self.assertFalse(os.path.lexists(self.path("out")))
+        self.check(qd.quantctl(*self.args(self.path("out"), "--threads", "2")), 0)
+        plan, report = r.event("plan"), qd.report(self.path("out"))
+        self.assertEqual(plan["plan"], report["plan"])
+        self.assertEqual(plan["peak_bytes"], report["planned_memory_bytes"])
+        self.assertEqual((plan["calibration"]["samples"], plan["calibration"]["tokens"]), (40, 40 * 64))
+        self.assertGreaterEqual(report["calibration"]["flop"], plan["calibration"]["flop"])
+        self.assertFalse(report["calibration"]["spilled"])
+        st.write(self.ids, {"input_ids": st.Tensor("I64", (1, 64), struct.pack("<64q", *range(64)))})
+        other = qd.quantctl(*self.args(self.path("out2"), "--threads", "2", "--dry-run", "--json"))
+        self.assertNotEqual(other.event("plan")["plan"], plan["plan"], "the tokens are part of the plan")
+
+    def dry_run_of_long(self, n_seqs, length, *more):
+        ids = array.array("i", (i % 128 for i in range(n_seqs * length)))
+        st.write(self.ids, {"input_ids": st.Tensor("I32", (n_seqs, length), ids.tobytes())})
+        return qd.quantctl(*self.args(self.path("out"), "--dry-run", "--json", *more))
+
+    def test_activations_beyond_the_memory_are_planned_on_disk(self):
+        r = self.dry_run_of_long(2000, 128, "--memory", "16M")
+        self.check(r, 0)
+        pass_ = r.event("plan")["calibration"]
+        self.assertEqual(pass_["activation_bytes"], 2000 * 128 * 64 * 2)
+        self.assertEqual(pass_["spill_bytes"], pass_["activation_bytes"])
+        self.assertEqual(self.dry_run_of_long(2000, 128).event("plan")["calibration"]["spill_bytes"], 0)
+
+    def test_a_pass_that_does_not_fit_is_refused_with_the_figures(self):
+        r = self.dry_run_of_long(1, 12 << 20)
+        with open("/proc/meminfo", encoding="ascii") as f:
+            have = int(next(x for x in f if x.startswith("MemAvailable")).split()[1]) * 1024
+        if r.rc == 0:  # a machine with very much memory
+            self.assertLess(r.event("plan")["peak_bytes"], have * 1.1)
+            return
+        self.refused(r, 4, "not enough memory", "for a layer", "for each of 1 threads", out=self.path("out"))
 
     def test_killed_after_any_layer_it_goes_on_with_the_same_bytes(self):
         self.check(qd.quantctl(*self.args(self.path("whole"))), 0)
