@@ -26,8 +26,10 @@ typedef struct calibration {
     qd_model_index index;
     bool rounds; /* weights and activations, see calibrate.h */
     unsigned n_workers;
-    qd_input_stats *parts; /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
-    int32_t layer;         /* that parts are of; -1: none */
+    qd_input_errors *errors; /* MSE: [sites of the layer][n_seqs], by tile: sums in the order of tiles */
+    uint64_t n_seqs;         /* as many tiles as that, or fewer */
+    qd_input_stats *parts;   /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
+    int32_t layer;           /* that parts are of; -1: none */
     uint64_t start_ns, told_ns;
 } calibration;
 
@@ -35,6 +37,12 @@ static qd_input_stats *parts_of(const calibration *c, const qd_input_site *s)
 {
     uint32_t first = c->sites.layer_first[c->layer];
     return c->parts + (uint64_t)((uint32_t)(s - c->sites.sites) - first) * c->n_workers;
+}
+
+static qd_input_errors *errors_of(const calibration *c, const qd_input_site *s)
+{
+    uint32_t first = c->sites.layer_first[c->layer];
+    return c->errors + (uint64_t)((uint32_t)(s - c->sites.sites) - first) * c->n_seqs;
 }
 
 static uint32_t n_sites_of(const calibration *c, int32_t layer)
@@ -47,7 +55,9 @@ static void drop_parts(calibration *c)
     if (c->parts == NULL) return;
     for (uint64_t i = 0; i < (uint64_t)n_sites_of(c, c->layer) * c->n_workers; i++) qd_input_stats_done(&c->parts[i]);
     qd_free(c->parts);
+    qd_free(c->errors);
     c->parts = NULL;
+    c->errors = NULL;
 }
 
 /* Maxima and counts do not depend on the order of parts. */
@@ -65,6 +75,11 @@ static qd_code sum_up(const calibration *c, const qd_input_site *s, float *ret_a
                      "calibration data",
                      c->run->plan->items[s->items[0]].name, all.bad_channel);
     *ret_amax = qd_input_amax(&all, c->run->plan->input_rule);
+    if (c->errors != NULL) {
+        qd_input_errors sum = {0};
+        for (uint64_t t = 0; t < c->n_seqs; t++) qd_input_errors_merge(&sum, &errors_of(c, s)[t]);
+        *ret_amax = qd_input_errors_amax(&sum);
+    }
     *ret_tokens = all.n_tokens;
     qd_input_stats_done(&all);
     return rc;
@@ -129,10 +144,29 @@ static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_
     c->layer = (int32_t)layer->number;
     if (!c->run->layer_inputs[c->layer]) {
         c->parts = qd_calloc((uint64_t)n_sites_of(c, c->layer) * c->n_workers, sizeof *c->parts);
-        if (c->parts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+        if (c->run->plan->input_rule == QD_INPUT_MSE)
+            c->errors = qd_calloc((uint64_t)n_sites_of(c, c->layer) * c->n_seqs, sizeof *c->errors);
+        if (c->parts == NULL || (c->errors == NULL && c->run->plan->input_rule == QD_INPUT_MSE))
+            return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     }
     if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, watch, err);
     round_offset_norms(&c->index.config, layer);
+    return QD_OK;
+}
+
+static qd_code add_errors(qd_input_errors *sum, const qd_site *at, const uint32_t *bits, qd_err *err)
+{
+    uint64_t n_blocks = at->cols / QD_NVFP4_BLOCK;
+    qd_input_errors e;
+    qd_input_errors_init(&e, bits, at->rows * n_blocks);
+    for (uint64_t r = 0; r < at->rows; r++) {
+        qd_input_errors_add(&e, at->x + r * at->ld, bits + r * n_blocks, n_blocks);
+        if (r % TICK_TOKENS == 0) {
+            qd_code rc = qd_lane_tick(at->lane, err);
+            if (rc != QD_OK) return rc;
+        }
+    }
+    qd_input_errors_merge(sum, &e);
     return QD_OK;
 }
 
@@ -157,6 +191,7 @@ static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret
             qd_host_block_amax(at->x + r * at->ld, n_blocks, bits + r * n_blocks);
         if (r % TICK_TOKENS == 0) QD_TRY(qd_lane_tick(at->lane, err));
     }
+    if (c->errors != NULL) QD_TRY(add_errors(&errors_of(c, s)[at->tile], at, bits, err));
     float gs = c->rounds ? qd_round_scale(bits, at->rows * n_blocks) : 0.0f;
     *ret_replaced = gs != 0.0f;
     for (uint64_t r = 0; r < at->rows && gs != 0.0f; r++) {
@@ -217,7 +252,8 @@ static uint64_t observer_bytes(const qd_plan *p, const qd_tokens *t, unsigned n_
         cols = qd_max_u64(cols, p->items[i].cols);
     }
     uint64_t bits = qd_min_u64(longest, t->starts[t->n_seqs]) * cols / QD_NVFP4_BLOCK * sizeof(uint32_t);
-    return n_threads * (most * QD_STATS_BINS * sizeof(uint64_t) + bits + QD_ROUND_BYTES);
+    uint64_t errors = p->input_rule == QD_INPUT_MSE ? most * t->n_seqs * sizeof(qd_input_errors) : 0;
+    return errors + n_threads * (most * QD_STATS_BINS * sizeof(uint64_t) + bits + QD_ROUND_BYTES);
 }
 
 qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *err)
@@ -265,6 +301,7 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir
                      .events = events,
                      .rounds = p->recipe.arith != QD_SCALE_CT_EXACT,
                      .n_workers = p->n_compute,
+                     .n_seqs = tokens->n_seqs,
                      .layer = -1,
                      .start_ns = qd_mono_ns()};
     bool all_seen = true;

@@ -31,6 +31,8 @@ static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
 {
     static const char *const rules[] = {
         [QD_RULE_MINMAX] = "minmax", [QD_RULE_FOUR_OVER_SIX] = "four_over_six", [QD_RULE_MSE] = "mse"};
+    static const char *const inputs[] = {
+        [QD_INPUT_MINMAX] = "minmax", [QD_INPUT_PERCENTILE] = "percentile", [QD_INPUT_MSE] = "mse"};
     const char *method = qd_values_get(v, "method"), *rule = qd_values_get(v, "block_scale"),
                *arith = qd_values_get(v, "scale_arithmetic");
     if (method != NULL && strcmp(method, "rtn") != 0)
@@ -50,9 +52,13 @@ static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
                            "template %s: block_scale %s needs calibration, which this version does not have",
                            p->tmpl->id, rule);
     }
-    const char *input = qd_values_get(v, "input_scale");
-    p->input_rule = input != NULL && strcmp(input, "percentile") == 0 ? QD_INPUT_PERCENTILE : QD_INPUT_MINMAX;
     p->recipe.arith = arith != NULL && strcmp(arith, "ct-exact") == 0 ? QD_SCALE_CT_EXACT : QD_SCALE_FP32;
+    const char *input = qd_values_get(v, "input_scale");
+    for (int r = 0; input != NULL && r < QD_INPUT_RULE_COUNT; r++)
+        if (strcmp(input, inputs[r]) == 0) p->input_rule = (qd_input_rule)r;
+    if (p->input_rule == QD_INPUT_MSE && p->recipe.arith == QD_SCALE_CT_EXACT)
+        return qd_fail(err, QD_E_USAGE,
+                       "input_scale mse is of scale_arithmetic fp32: ct-exact has no room above its largest value");
     return qd_nvfp4_recipe_check(&p->recipe, err);
 }
 

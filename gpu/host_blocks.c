@@ -19,21 +19,37 @@ QD_VEC void qd_host_block_amax(const float *x, uint64_t n_blocks, uint32_t *ret_
     }
 }
 
+/* One block v to NVFP4 and back; bits: its largest magnitude. */
+QD_INLINE void fake_quant(float gs, uint32_t bits, const float *v, float *to)
+{
+    float amax = qd_bits_f32(bits) * gs;
+    float s = amax > 0.0f ? qd_e4m3_to_f32((uint8_t)qd_nvfp4_scale_code(amax / 6.0f)) : 0.125f, rcp = 1.0f / s;
+    for (int i = 0; i < BLOCK; i++) {
+        float t = fabsf(v[i]) * gs * rcp;
+        t = t < QD_E2M1_MAX ? t : QD_E2M1_MAX;
+        uint32_t e = qd_f32_bits(t) & 0x7f800000u; /* as qd_e2m1_round() */
+        e = e < 0x3f800000u ? 0x3f800000u : e;
+        float big = qd_bits_f32(e + (22u << 23));
+        float r = ((t + big) - big) * s / gs;
+        to[i] = v[i] < 0.0f ? -r : r;
+    }
+}
+
 QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y)
 {
+    for (uint64_t b = 0; b < n_blocks; b++) fake_quant(gs, bits[b], x + b * BLOCK, y + b * BLOCK);
+}
+
+QD_VEC double qd_host_fake_quant_error(float gs, const uint32_t *bits, const float *x, uint64_t n_blocks)
+{
+    double sum = 0;
+    _Static_assert((int)BLOCK == (int)QD_VEC_LANES, "a block is summed like a vector");
     for (uint64_t b = 0; b < n_blocks; b++) {
-        const float *v = x + b * BLOCK;
-        float *to = y + b * BLOCK;
-        float amax = qd_bits_f32(bits[b]) * gs;
-        float s = amax > 0.0f ? qd_e4m3_to_f32((uint8_t)qd_nvfp4_scale_code(amax / 6.0f)) : 0.125f, rcp = 1.0f / s;
-        for (int i = 0; i < BLOCK; i++) {
-            float t = fabsf(v[i]) * gs * rcp;
-            t = t < QD_E2M1_MAX ? t : QD_E2M1_MAX;
-            uint32_t e = qd_f32_bits(t) & 0x7f800000u; /* as qd_e2m1_round() */
-            e = e < 0x3f800000u ? 0x3f800000u : e;
-            float big = qd_bits_f32(e + (22u << 23));
-            float r = ((t + big) - big) * s / gs;
-            to[i] = v[i] < 0.0f ? -r : r;
-        }
+        float d[BLOCK];
+        fake_quant(gs, bits[b], x + b * BLOCK, d);
+        for (int i = 0; i < BLOCK; i++)
+            d[i] = (x[b * BLOCK + (uint64_t)i] - d[i]) * (x[b * BLOCK + (uint64_t)i] - d[i]);
+        sum += (double)qd_lanes_sum(d);
     }
+    return sum;
 }

@@ -93,30 +93,60 @@ float qd_input_amax(const qd_input_stats *s, qd_input_rule rule)
     return s->amax;
 }
 
-void qd_input_candidates(const qd_input_stats *s, float ret_amax[QD_INPUT_CANDIDATES])
+static float grid(int32_t j)
 {
-    static const float quarter[4] = {1.0f, 0x1.ae89fap-1f, 0x1.6a09e6p-1f, 0x1.306fep-1f}; /* 2^(-i/4) */
-    for (int i = 0; i < QD_INPUT_CANDIDATES; i++) ret_amax[i] = ldexpf(s->amax * quarter[i % 4], -(i / 4));
+    static const float quarter[4] = {1.0f, 0x1.306fep+0f, 0x1.6a09e6p+0f, 0x1.ae89fap+0f}; /* 2^(i/4) */
+    return ldexpf(quarter[j & 3], (j - (j & 3)) / 4);
+}
+
+void qd_input_errors_init(qd_input_errors *e, const uint32_t *bits, uint64_t n_blocks)
+{
+    uint32_t most = 0;
+    int exponent = 0;
+    *e = (qd_input_errors){0};
+    for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
+    if (most == 0 || most >= 0x7f800000u) return;
+    (void)frexpf(qd_bits_f32(most), &exponent);
+    e->any = true;
+    e->top = 4 * (exponent - 1);
+    while (grid(e->top) < qd_bits_f32(most)) e->top++;
+}
+
+void qd_input_errors_add(qd_input_errors *e, const float *x, const uint32_t *bits, uint64_t n_blocks)
+{
+    const qd_nvfp4_recipe fp32 = {.arith = QD_SCALE_FP32};
+    for (int i = 0; e->any && i < QD_INPUT_STEPS; i++)
+        e->err[i] += qd_host_fake_quant_error(qd_input_global(&fp32, QD_BF16, grid(e->top - i)), bits, x, n_blocks);
+}
+
+static double error_at(const qd_input_errors *e, int32_t j)
+{
+    int32_t i = e->top - j;
+    return e->err[i >= 0 ? i : i & 3];
+}
+
+void qd_input_errors_merge(qd_input_errors *e, const qd_input_errors *part)
+{
+    if (!part->any) return;
+    if (!e->any) {
+        *e = *part;
+        return;
+    }
+    qd_input_errors sum = {.any = true, .top = e->top > part->top ? e->top : part->top};
+    for (int i = 0; i < QD_INPUT_STEPS; i++) sum.err[i] = error_at(e, sum.top - i) + error_at(part, sum.top - i);
+    *e = sum;
+}
+
+float qd_input_errors_amax(const qd_input_errors *e)
+{
+    int best = 0;
+    for (int i = 1; i < QD_INPUT_STEPS; i++)
+        if (e->err[i] < e->err[best]) best = i;
+    return e->any ? grid(e->top - best) : 0.0f;
 }
 
 float qd_input_global(const qd_nvfp4_recipe *r, qd_dtype activation_dtype, float amax)
 {
     qd_nvfp4_recipe rule = {.arith = r->arith, .rule = r->arith == QD_SCALE_CT_EXACT ? QD_RULE_MINMAX : QD_RULE_MSE};
     return qd_nvfp4_global(&rule, activation_dtype, amax);
-}
-
-double qd_input_error(float gs, const float *x, uint64_t n)
-{
-    double sum = 0;
-    for (uint64_t at = 0; at < n; at += QD_NVFP4_BLOCK) {
-        float q[QD_NVFP4_BLOCK], block = 0;
-        uint32_t bits;
-        memcpy(q, x + at, sizeof q);
-        qd_host_block_amax(q, 1, &bits);
-        qd_host_fake_quant(gs, &bits, q, 1, q);
-        for (int i = 0; i < QD_NVFP4_BLOCK; i++)
-            block = fmaf(x[at + (uint64_t)i] - q[i], x[at + (uint64_t)i] - q[i], block);
-        sum += (double)block;
-    }
-    return sum;
 }

@@ -39,21 +39,32 @@ void qd_input_stats_merge(qd_input_stats *s, const qd_input_stats *part);
 typedef enum qd_input_rule {
     QD_INPUT_MINMAX,     /* the largest value seen */
     QD_INPUT_PERCENTILE, /* the least that holds 99.99 % of the blocks, at most the largest */
-    QD_INPUT_MSE,        /* the largest, or a smaller one that leaves less squared error: see qd_input_candidates() */
+    QD_INPUT_MSE,        /* what leaves the least squared error: see qd_input_errors; fp32 arithmetic only */
     QD_INPUT_RULE_COUNT
 } qd_input_rule;
 
 /* amax for MINMAX and PERCENTILE; 0 when no token was seen or all were zero. */
 float qd_input_amax(const qd_input_stats *s, qd_input_rule rule);
 
+/* MSE: the squared errors that inputs suffer under amaxes of a grid, A(j) = 2^(j/4): from the first that is at or above
+ * their largest magnitude down two octaves. */
 enum {
-    QD_INPUT_CANDIDATES = 9
+    QD_INPUT_STEPS = 9
 };
-/* For MSE: amax * 2^(-i/4), largest first. The caller adds up each one's error over all tokens with
- * qd_input_error() and takes the first of the least. */
-void qd_input_candidates(const qd_input_stats *s, float ret_amax[QD_INPUT_CANDIDATES]);
-/* Squared error that x [n] (whole blocks of finite values) suffers under the global scale gs: qd_host_fake_quant(). */
-double qd_input_error(float gs, const float *x, uint64_t n);
+typedef struct qd_input_errors {
+    int32_t top;                /* j of the first */
+    double err[QD_INPUT_STEPS]; /* under A(top - i) */
+    bool any;                   /* false: nothing but zeros so far, the rest has no meaning */
+} qd_input_errors;
+/* An empty sum for inputs of these block amaxes (qd_host_block_amax()). */
+void qd_input_errors_init(qd_input_errors *e, const uint32_t *bits, uint64_t n_blocks);
+/* Adds x [n_blocks][16], finite, which are among those that e was made for. */
+void qd_input_errors_add(qd_input_errors *e, const float *x, const uint32_t *bits, uint64_t n_blocks);
+/* Adds part to e. Under an amax above its own grid a part has the error of the same step an octave (or more) below:
+ * block scales are floats, and nothing clips until the amax is halved. */
+void qd_input_errors_merge(qd_input_errors *e, const qd_input_errors *part);
+/* The amax of the least error, of equal ones the largest; 0 when all were zero. */
+float qd_input_errors_amax(const qd_input_errors *e);
 
 /* The global scale (a divisor, finite, > 0) of an input: ct-exact 2688 / amax in the activations' dtype as compressed-
  * tensors computes it; fp32 1344 / amax, which leaves room for values twice as large at no loss: block scales are

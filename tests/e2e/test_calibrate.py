@@ -2,6 +2,7 @@
 """W4A4: input scales against llm-compressor's, the same bytes whatever the threads and interruptions, data from files."""
 import array
 import json
+import math
 import os
 import signal
 import struct
@@ -162,6 +163,20 @@ class Own(qd.Case):
         a, b = ({r["name"]: r["input_amax"] for r in qd.report(self.path(d))["tensors"]} for d in "ab")
         self.assertTrue(all(b[k] <= a[k] for k in a))
         self.assertNotEqual(a, b)
+
+    def test_mse_takes_a_step_of_its_grid_whatever_the_threads(self):
+        self.check(qd.quantctl(*self.args(self.path("a"))), 0)
+        for d, threads in (("b", "1"), ("c", "3")):
+            self.check(qd.quantctl(*self.args(self.path(d), "--set", "input_scale=mse", "--threads", threads)), 0)
+        self.same_tree(self.path("b"), self.path("c"))
+        a, b = ({r["name"]: r["input_amax"] for r in qd.report(self.path(d))["tensors"]} for d in "ab")
+        for name, amax in b.items():
+            steps = 4 * math.log2(amax)
+            self.assertAlmostEqual(steps, round(steps), places=4)
+        first = [n for n in a if ".layers.0." in n and "q_proj" in n][0]  # before it the two streams are the same
+        self.assertTrue(0.24 * a[first] < b[first] < 1.2 * a[first])
+        r = qd.quantctl(*self.args(self.path("d"), "--set", "input_scale=mse", *CT))
+        self.refused(r, 2, "mse", "ct-exact", out=self.path("d"))
 
     def test_ids_outside_the_vocabulary_are_refused(self):
         st.write(self.ids, {"input_ids": st.Tensor("I64", (1, 4), struct.pack("<4q", 1, 2, 128, 3))})

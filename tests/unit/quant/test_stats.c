@@ -154,7 +154,7 @@ static void activations_are_rounded_as_the_kernels_do(void **state)
     }
     assert_true(differ <= 2); /* a tie that float32 rounds to the other side */
     assert_true(err > 0);
-    double got = qd_input_error(67.2f, x, TOKENS * K);
+    double got = qd_host_fake_quant_error(67.2f, bits, x, TOKENS * K / 16);
     assert_true(fabs(got - err) <= 1e-5 * err);
 }
 
@@ -172,13 +172,67 @@ static void the_global_scale_is_finite_for_any_amax(void **state)
     assert_true(qd_input_global(&ct, QD_BF16, 2.0f) == 1344.0f);
 }
 
-static void candidates_fall_by_quarter_octaves(void **state)
+static qd_input_errors errors_of(const float *x, uint64_t n)
+{
+    uint32_t bits[TOKENS * K / 16];
+    qd_input_errors e;
+    qd_host_block_amax(x, n / 16, bits);
+    qd_input_errors_init(&e, bits, n / 16);
+    qd_input_errors_add(&e, x, bits, n / 16);
+    return e;
+}
+
+static void the_mse_amax_leaves_the_least_error_of_the_grid(void **state)
 {
     (void)state;
-    qd_input_stats s = {.amax = 3.0f};
-    float c[QD_INPUT_CANDIDATES];
-    qd_input_candidates(&s, c);
-    for (int i = 0; i < QD_INPUT_CANDIDATES; i++) assert_true(fabs((double)c[i] - 3.0 * pow(2.0, -i / 4.0)) < 1e-6);
+    const qd_nvfp4_recipe fp32 = {.arith = QD_SCALE_FP32};
+    float x[TOKENS * K], largest = 0;
+    uint32_t bits[TOKENS * K / 16];
+    fill(x, TOKENS * K);
+    qd_host_block_amax(x, TOKENS * K / 16, bits);
+    for (int i = 0; i < TOKENS * K; i++) largest = fmaxf(largest, fabsf(x[i]));
+    qd_input_errors e = errors_of(x, TOKENS * K);
+    float best = qd_input_errors_amax(&e);
+    double least = qd_host_fake_quant_error(qd_input_global(&fp32, QD_BF16, best), bits, x, TOKENS * K / 16);
+    int seen = 0;
+    for (int j = -200; j < 200; j++) {
+        float a = (float)pow(2.0, j / 4.0);
+        if (a < largest * 0.26f || a > largest * 1.2f) continue;
+        seen++;
+        double other = qd_host_fake_quant_error(qd_input_global(&fp32, QD_BF16, a), bits, x, TOKENS * K / 16);
+        assert_true(least <= other * (1 + 1e-6));
+    }
+    assert_true(seen >= 8);
+    assert_true(best >= largest * 0.24f && best <= largest * 1.2f);
+    /* clipping what is far out costs more than it saves */
+    x[5] = 4096 * largest;
+    e = errors_of(x, TOKENS * K);
+    assert_true(qd_input_errors_amax(&e) >= x[5] / 2.01f);
+    memset(x, 0, sizeof x);
+    e = errors_of(x, TOKENS * K);
+    assert_true(qd_input_errors_amax(&e) == 0.0f);
+}
+
+static void merged_errors_are_those_of_all_inputs_together(void **state)
+{
+    (void)state;
+    float x[TOKENS * K];
+    uint64_t half = (uint64_t)(TOKENS / 2) * K;
+    fill(x, TOKENS * K);
+    for (uint64_t i = 0; i < half; i++) x[i] *= 0.01f; /* of another grid */
+    qd_input_errors whole = errors_of(x, TOKENS * K), sum = {0}, back = {0};
+    const qd_input_errors a = errors_of(x, half), b = errors_of(x + half, TOKENS * K - half), none = {0};
+    qd_input_errors_merge(&sum, &none);
+    qd_input_errors_merge(&sum, &a);
+    qd_input_errors_merge(&sum, &b);
+    qd_input_errors_merge(&back, &b);
+    qd_input_errors_merge(&back, &a);
+    assert_int_equal(sum.top, whole.top);
+    assert_int_equal(back.top, whole.top);
+    for (int i = 0; i < QD_INPUT_STEPS; i++) {
+        assert_true(fabs(sum.err[i] - whole.err[i]) <= 1e-4 * whole.err[i]);
+        assert_true(sum.err[i] == back.err[i]);
+    }
 }
 
 static void memory_that_runs_out_is_an_error(void **state)
@@ -202,7 +256,8 @@ int main(void)
         cmocka_unit_test(the_percentile_leaves_out_one_block_in_ten_thousand),
         cmocka_unit_test(activations_are_rounded_as_the_kernels_do),
         cmocka_unit_test(the_global_scale_is_finite_for_any_amax),
-        cmocka_unit_test(candidates_fall_by_quarter_octaves),
+        cmocka_unit_test(the_mse_amax_leaves_the_least_error_of_the_grid),
+        cmocka_unit_test(merged_errors_are_those_of_all_inputs_together),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
