@@ -269,6 +269,14 @@ qd_code qd_key_name_parse(const char *key, char ret_tenant[QD_ID_BYTES], char re
     return QD_OK;
 }
 
+qd_code qd_key_idem(const char *tenant, const char *digest, char ret[QD_SUBJECT_BYTES], qd_err *err)
+{
+    qd_code rc = qd_id_check(tenant, "tenant", err);
+    if (rc == QD_OK) rc = qd_id_check(digest, "digest", err);
+    if (rc == QD_OK) (void)snprintf(ret, QD_SUBJECT_BYTES, "idem.%s.%s", tenant, digest);
+    return rc;
+}
+
 bool qd_subject_matches(const char *filter, const char *subject)
 {
     while (*filter != '\0' && *subject != '\0') {

@@ -25,7 +25,7 @@ enum {
 #define QD_STREAM_EVENTS "QUANT_EVENTS"
 #define QD_STREAM_DEAD   "QUANT_DEAD"
 #define QD_STREAM_AUDIT  "QUANT_AUDIT"
-#define QD_BUCKET_JOBS   "jobs"   /* job.<id>, name.<tenant>.<escaped name> */
+#define QD_BUCKET_JOBS   "jobs"   /* job.<id>, name.<tenant>.<escaped name>, idem.<tenant>.<digest> */
 #define QD_BUCKET_LIVE   "live"   /* lease.<job>, worker.<id>, order.<worker>, reserve.<job> */
 #define QD_BUCKET_ACCESS "access" /* key.<id>, tenant.<id>, file.<id> */
 
@@ -35,6 +35,7 @@ enum {
 /* Filters of keys for feeds and lists. */
 #define QD_KEYS_JOBS    "job.>"
 #define QD_KEYS_NAMES   "name.>"
+#define QD_KEYS_IDEM    "idem.>"
 #define QD_KEYS_LEASES  "lease.>"
 #define QD_KEYS_WORKERS "worker.>"
 #define QD_KEYS_ORDERS  "order.>"
@@ -106,6 +107,9 @@ QD_MUST_CHECK qd_code qd_key_parse(const char *key, qd_key_kind *ret_kind, char 
 QD_MUST_CHECK qd_code qd_key_name(const char *tenant, const char *name, char ret[QD_SUBJECT_BYTES], qd_err *err);
 QD_MUST_CHECK qd_code qd_key_name_parse(const char *key, char ret_tenant[QD_ID_BYTES], char ret_name[QD_NAME_MAX + 1],
                                         qd_err *err);
+
+/* idem.<tenant>.<digest>: which job an Idempotency-Key has made; digest: of API and key, an id. */
+QD_MUST_CHECK qd_code qd_key_idem(const char *tenant, const char *digest, char ret[QD_SUBJECT_BYTES], qd_err *err);
 
 /* True when subject is one that filter covers; '*' stands for one token, a last '>' for one or more. */
 bool qd_subject_matches(const char *filter, const char *subject);
