@@ -45,4 +45,19 @@ typedef struct qd_model {
     const char *set; /* name of the set */
 } qd_model;
 
+#define QD_MODEL_FILE "quantd.json"
+
+bool qd_model_id_ok(const char *id);
+const char *qd_model_kind_name(qd_model_kind k);
+const char *qd_model_state_name(qd_model_state s);
+/* The kind of that name; false: there is none. */
+bool qd_model_kind_find(const char *name, qd_model_kind *ret);
+
+/* What dir's quantd.json says; texts live in arena. QD_E_NOT_FOUND: there is none. QD_E_INPUT: it is wrong, the
+ * sentence says how. */
+QD_MUST_CHECK qd_code qd_model_read(const char *dir, qd_arena *arena, qd_model *ret, qd_err *err);
+/* Writes dir's quantd.json durably: id, name, base_model, kind, owner, state, job, set; keys of an older one that this
+ * program does not know stay. */
+QD_MUST_CHECK qd_code qd_model_write(const char *dir, const qd_model *m, qd_err *err);
+
 #endif

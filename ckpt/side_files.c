@@ -25,7 +25,8 @@ typedef struct lists {
 static bool is_ours(const char *name)
 {
     static const char *const names[] = {"config.json",          "report.json",       "hf_quant_config.json",
-                                        "quantize_config.json", "quant_config.json", "quantization_config.json"};
+                                        "quantize_config.json", "quant_config.json", "quantization_config.json",
+                                        "quantd.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0) return true;
     return qd_str_ends(name, ".index.json");

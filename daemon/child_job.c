@@ -1,6 +1,7 @@
 #include "daemon/child_job.h"
 
 #include "base/mem.h"
+#include "catalog/model.h"
 #include "ckpt/checkpoint.h"
 #include "engine/job.h"
 
@@ -17,6 +18,7 @@ enum {
 
 typedef struct run {
     qd_child_link *link;
+    const Quantd__ChildStart *start;
     bool own_data;   /* the job came with calibration data */
     bool calibrated; /* it has a phase of calibration */
 } run;
@@ -61,9 +63,25 @@ static void on_note(void *ctx, qd_note_level level, const char *text)
                       level == QD_NOTE_WARN ? QUANTD__LOG_LEVEL__LOG_WARN : QUANTD__LOG_LEVEL__LOG_INFO, text);
 }
 
+/* What makes the directory a model of the registry; where the job's maker wants none, it is just a directory. */
+static qd_code write_model(const Quantd__ChildStart *start, qd_err *err)
+{
+    const Quantd__JobSpec *spec = start->spec;
+    const qd_model m = {.id = spec->output_model_id,
+                        .name = spec->output_model_id,
+                        .base_model = spec->base_model,
+                        .owner = spec->tenant,
+                        .job = start->job_id,
+                        .kind = QD_MODEL_QUANTIZED,
+                        .state = QD_MODEL_READY};
+    return spec->output_model_id[0] == '\0' ? QD_OK : qd_model_write(start->staging_path, &m, err);
+}
+
 static qd_code on_may_commit(void *ctx, qd_err *err)
 {
-    return qd_child_link_ask(((run *)ctx)->link, err);
+    const run *r = ctx;
+    qd_code rc = write_model(r->start, err);
+    return rc == QD_OK ? qd_child_link_ask(r->link, err) : rc;
 }
 
 /* The source is still what it was when the job was created. */
@@ -121,7 +139,7 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     qd_values values;
     qd_job_result result = {0};
     qd_code rc = QD_OK;
-    run r = {.link = link, .own_data = start->n_calibration_paths != 0};
+    run r = {.link = link, .start = start, .own_data = start->n_calibration_paths != 0};
     const qd_job_events events = {.ctx = &r, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
     qd_job_opts opts = {.model_dir = spec->source_path,
                         .out_dir = spec->output_path,
