@@ -1,0 +1,341 @@
+#include "gateway/backend_bus.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "gateway/backend_inside.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static qd_backend_bus *of(void *ctx)
+{
+    return ctx;
+}
+
+static qd_code bearer(void *ctx, const char *key, qd_caller *ret, qd_err *err)
+{
+    return qd_keys_bearer(of(ctx)->keys, key, qd_unix_ms(), ret, err);
+}
+
+static qd_code access_key(void *ctx, const char *id, qd_caller *ret, char ret_secret[QD_SECRET_BYTES], qd_err *err)
+{
+    return qd_keys_access_key(of(ctx)->keys, id, qd_unix_ms(), ret, ret_secret, err);
+}
+
+static qd_code admit(void *ctx, const qd_caller *c, uint64_t *ret_wait_ms, qd_err *err)
+{
+    return qd_keys_admit(of(ctx)->keys, c->tenant, qd_mono_ns() / 1000000, ret_wait_ms, err);
+}
+
+static qd_code job_create(void *ctx, const qd_ask *a, const qd_new_job *n, qd_job_record **ret, qd_err *err)
+{
+    qd_call_create c = {.ask = a, .job = n};
+    qd_code rc = qd_callers_do(of(ctx)->callers, qd_call_job_create, &c, err);
+    if (rc == QD_OK) *ret = c.ret;
+    return rc;
+}
+
+static qd_code job_get(void *ctx, const qd_caller *c, Quantd__ApiOrigin o, const char *id, qd_job_record **ret,
+                       qd_err *err)
+{
+    qd_backend_bus *b = of(ctx);
+    qd_code rc = qd_index_get(b->index, c->tenant, o, id, ret, err);
+    if (rc == QD_OK || (rc == QD_E_NOT_FOUND && (atomic_load(&b->synced) || !qd_id_ok(id)))) return rc;
+    qd_call_job call = {.caller = c, .origin = o, .id = id};
+    rc = qd_callers_do(b->callers, qd_call_job_get, &call, err);
+    if (rc == QD_OK) *ret = call.ret;
+    return rc;
+}
+
+static qd_code job_list(void *ctx, const qd_caller *c, const qd_job_query *q, qd_job_page *ret, qd_err *err)
+{
+    return qd_index_list(of(ctx)->index, c->tenant, q, ret, err);
+}
+
+static qd_code on_job(void *ctx, qd_call_fn fn, const qd_ask *a, Quantd__ApiOrigin o, const char *id, qd_err *err)
+{
+    qd_call_job call = {.ask = a, .caller = a->caller, .origin = o, .id = id};
+    return qd_callers_do(of(ctx)->callers, fn, &call, err);
+}
+
+static qd_code job_cancel(void *ctx, const qd_ask *a, Quantd__ApiOrigin o, const char *id, qd_err *err)
+{
+    return on_job(ctx, qd_call_job_cancel, a, o, id, err);
+}
+
+static qd_code job_delete(void *ctx, const qd_ask *a, Quantd__ApiOrigin o, const char *id, qd_err *err)
+{
+    return on_job(ctx, qd_call_job_delete, a, o, id, err);
+}
+
+static qd_code job_logs(void *ctx, const qd_caller *c, Quantd__ApiOrigin o, const char *id, uint64_t offset, size_t n,
+                        qd_log_page *ret, qd_err *err)
+{
+    qd_call_job call = {.caller = c, .origin = o, .id = id, .offset = offset, .n = n};
+    qd_code rc = qd_callers_do(of(ctx)->callers, qd_call_job_logs, &call, err);
+    if (rc == QD_OK) *ret = call.page;
+    return rc;
+}
+
+/* What a caller may see of a view. */
+typedef struct seen {
+    qd_models models; /* first */
+    const qd_registry_view *view;
+    qd_model *items;
+} seen;
+
+static qd_code models(void *ctx, const qd_caller *c, qd_models **ret, qd_err *err)
+{
+    qd_backend_bus *b = of(ctx);
+    qd_code rc = QD_OK;
+    size_t n = 0;
+    seen *s = qd_calloc(1, sizeof *s);
+    if (s == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for models");
+    QD_TRY(qd_registry_take(b->models, false, &s->view, err));
+    s->items = qd_calloc(s->view->n + 1, sizeof *s->items);
+    if (s->items == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for models");
+        goto out;
+    }
+    for (size_t i = 0; i < s->view->n; i++) {
+        const qd_model *m = &s->view->items[i];
+        if (m->owner[0] == '\0' || strcmp(m->owner, c->tenant) == 0) s->items[n++] = *m;
+    }
+    s->models = (qd_models){.items = s->items, .n = n};
+    *ret = &s->models;
+    return QD_OK;
+out:
+    qd_registry_give(b->models, s->view);
+    qd_free(s);
+    return rc;
+}
+
+static void models_drop(void *ctx, qd_models *m)
+{
+    seen *s = (seen *)(void *)m;
+    if (s == NULL) return;
+    qd_registry_give(of(ctx)->models, s->view);
+    qd_free(s->items);
+    qd_free(s);
+}
+
+static qd_code templates(void *ctx, qd_templates **ret, qd_err *err)
+{
+    return qd_shelf_take(of(ctx)->templates, ret, err);
+}
+
+static void templates_drop(void *ctx, qd_templates *t)
+{
+    qd_shelf_give(of(ctx)->templates, t);
+}
+
+static qd_code file_get(void *ctx, const qd_caller *c, const char *id, qd_file_meta **ret, qd_err *err)
+{
+    return qd_keys_file(of(ctx)->keys, c->tenant, id, ret, err);
+}
+
+static qd_code file_list(void *ctx, const qd_caller *c, uint64_t skip, uint32_t count, qd_file_page *ret, qd_err *err)
+{
+    return qd_keys_files(of(ctx)->keys, c->tenant, skip, count, ret, err);
+}
+
+static qd_code file_delete(void *ctx, const qd_ask *a, const char *id, qd_err *err)
+{
+    qd_call_file call = {.ask = a, .id = id};
+    return qd_callers_do(of(ctx)->callers, qd_call_file_delete, &call, err);
+}
+
+static qd_code upload_begin(void *ctx, const qd_caller *c, const char *name, qd_upload **ret, qd_err *err)
+{
+    return qd_upload_begin(of(ctx), c, name, ret, err);
+}
+
+static qd_code upload_write(void *ctx, qd_upload *u, const void *data, size_t n, qd_err *err)
+{
+    (void)ctx;
+    return qd_upload_write(u, data, n, err);
+}
+
+static qd_code upload_end(void *ctx, qd_upload *u, const qd_ask *a, const char *purpose, const char *description,
+                          qd_file_meta **ret, qd_err *err)
+{
+    (void)ctx;
+    return qd_upload_end(u, a, purpose, description, ret, err);
+}
+
+static void upload_drop(void *ctx, qd_upload *u)
+{
+    (void)ctx;
+    qd_upload_drop(u);
+}
+
+static const qd_backend_ops k_ops = {
+    .bearer = bearer,
+    .access_key = access_key,
+    .admit = admit,
+    .job_create = job_create,
+    .job_get = job_get,
+    .job_list = job_list,
+    .job_cancel = job_cancel,
+    .job_delete = job_delete,
+    .job_logs = job_logs,
+    .models = models,
+    .models_drop = models_drop,
+    .templates = templates,
+    .templates_drop = templates_drop,
+    .file_get = file_get,
+    .file_list = file_list,
+    .file_delete = file_delete,
+    .upload_begin = upload_begin,
+    .upload_write = upload_write,
+    .upload_end = upload_end,
+    .upload_drop = upload_drop,
+};
+
+static qd_code open_nats(void *ctx, const char *name, qd_bus **ret, qd_err *err)
+{
+    qd_bus_nats_config nats = of(ctx)->cfg.nats;
+    nats.name = name;
+    return qd_bus_nats_open(&nats, ret, err);
+}
+
+static qd_code provision_nats(void *ctx, qd_bus *bus, qd_err *err)
+{
+    char warning[256] = "";
+    qd_code rc = qd_bus_nats_provision(bus, &of(ctx)->cfg.streams, warning, sizeof warning, err);
+    if (rc == QD_OK && warning[0] != '\0') qd_glog_say(of(ctx)->cfg.log, QD_LOG_WARN, "%s", warning);
+    return rc;
+}
+
+static qd_code check_dir(const char *what, const char *path, qd_err *err)
+{
+    if (path == NULL || path[0] != '/' || !qd_path_is_dir(path))
+        return qd_fail(err, QD_E_CONFIG, "%s %.300s: expected the absolute path of a directory", what,
+                       path == NULL ? "" : path);
+    return QD_OK;
+}
+
+static qd_code open_parts(qd_backend_bus *b, qd_err *err)
+{
+    const qd_backend_config *c = &b->cfg;
+    const qd_seal *seal = NULL;
+    bool anew = false;
+    char roots[8300];
+    qd_code rc = QD_OK;
+    QD_TRY(check_dir("models_root", c->models_root, err));
+    QD_TRY(check_dir("files_root", c->files_root, err));
+    QD_TRY(check_dir("output_root", c->output_root, err));
+    QD_TRY(qd_id_check(c->self, "the gateway's name", err));
+    if (c->seal_key_file != NULL && c->seal_key_file[0] != '\0') {
+        QD_TRY(qd_seal_load(c->seal_key_file, &b->seal, err));
+        seal = &b->seal;
+    }
+    b->limits = (qd_limits){.running_max = c->running_max,
+                            .queued_max = c->queued_max,
+                            .recorded_max = c->recorded_max,
+                            .requests_per_minute = c->requests_per_minute,
+                            .storage_bytes_max = c->storage_bytes_max};
+    (void)snprintf(roots, sizeof roots, "%.4095s:%.4095s", c->models_root, c->output_root);
+    b->keys = qd_keys_new(&b->limits, seal);
+    b->models = qd_registry_new(roots);
+    b->templates = qd_shelf_new(c->templates == NULL ? "" : c->templates);
+    b->pins = qd_pins_new();
+    if (b->keys == NULL || b->models == NULL || b->templates == NULL || b->pins == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the backend");
+        goto out;
+    }
+    QD_TRY(qd_shelf_read(b->templates, err));
+    QD_TRY(qd_index_open(c->index_path, &b->index, &anew, err));
+    if (anew) qd_glog_say(c->log, QD_LOG_INFO, "the index is made anew: %s", c->index_path);
+    QD_TRY(qd_callers_start(b, &b->callers, err));
+    rc = qd_follow_start(b, &b->follow, err);
+out:
+    return rc;
+}
+
+qd_code qd_backend_open_at(const qd_backend_config *c, const qd_backend_bus_door *door, qd_backend **ret, qd_err *err)
+{
+    qd_backend_bus *b = qd_calloc(1, sizeof *b);
+    if (b == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the backend");
+    b->backend = (qd_backend){.ops = &k_ops, .ctx = b};
+    b->cfg = *c;
+    b->door = door != NULL ? *door : (qd_backend_bus_door){.ctx = b, .open = open_nats, .provision = provision_nats};
+    (void)pthread_mutex_init(&b->lock, NULL);
+    qd_code rc = open_parts(b, err);
+    if (rc == QD_OK)
+        *ret = &b->backend;
+    else
+        qd_backend_close(&b->backend);
+    return rc;
+}
+
+qd_code qd_backend_open(const qd_backend_config *c, qd_backend **ret, qd_err *err)
+{
+    return qd_backend_open_at(c, NULL, ret, err);
+}
+
+void qd_backend_close(qd_backend *backend)
+{
+    if (backend == NULL) return;
+    qd_backend_bus *b = of(backend->ctx);
+    qd_callers_stop(b->callers);
+    qd_follow_stop(b->follow);
+    qd_index_close(b->index);
+    qd_keys_free(b->keys);
+    qd_registry_free(b->models);
+    qd_shelf_free(b->templates);
+    qd_pins_free(b->pins);
+    (void)pthread_mutex_destroy(&b->lock);
+    explicit_bzero(&b->seal, sizeof b->seal);
+    qd_free(b);
+}
+
+void qd_backend_reload(qd_backend *backend)
+{
+    qd_backend_bus *b = of(backend->ctx);
+    const qd_registry_view *v = NULL;
+    qd_err err = {0};
+    if (qd_shelf_read(b->templates, &err) != QD_OK)
+        qd_glog_err(b->cfg.log, QD_LOG_ERROR, "the templates stay as they were", &err);
+    if (qd_registry_take(b->models, true, &v, &err) != QD_OK)
+        qd_glog_err(b->cfg.log, QD_LOG_ERROR, "the models stay as they were", &err);
+    else
+        qd_registry_give(b->models, v);
+    if (qd_registry_problem(b->models, &err) != 0)
+        qd_glog_err(b->cfg.log, QD_LOG_WARN, "models are left out; the first one", &err);
+}
+
+void qd_backend_fail(qd_backend_bus *b, const qd_err *why)
+{
+    (void)pthread_mutex_lock(&b->lock);
+    if (b->health.code == QD_OK) b->health = *why;
+    (void)pthread_mutex_unlock(&b->lock);
+    qd_glog_err(b->cfg.log, QD_LOG_ERROR, "the gateway cannot go on", why);
+}
+
+qd_code qd_backend_health(qd_backend *backend, qd_err *err)
+{
+    qd_backend_bus *b = of(backend->ctx);
+    (void)pthread_mutex_lock(&b->lock);
+    qd_code rc = b->health.code;
+    if (rc != QD_OK && err != NULL) *err = b->health;
+    (void)pthread_mutex_unlock(&b->lock);
+    return rc;
+}
+
+void qd_backend_state_get(qd_backend *backend, qd_backend_state *ret)
+{
+    qd_backend_bus *b = of(backend->ctx);
+    const qd_registry_view *v = NULL;
+    *ret = (qd_backend_state){.connected = atomic_load(&b->connected),
+                              .synced = atomic_load(&b->synced),
+                              .failed = qd_backend_health(backend, NULL) != QD_OK,
+                              .calls_waiting = qd_callers_waiting(b->callers),
+                              .malformed = atomic_load(&b->malformed),
+                              .templates = qd_shelf_count(b->templates)};
+    qd_index_counts(b->index, NULL, ret->jobs);
+    qd_keys_counts(b->keys, &ret->keys, &ret->files);
+    if (qd_registry_take(b->models, false, &v, NULL) == QD_OK) ret->models = v->n;
+    qd_registry_give(b->models, v);
+}
