@@ -187,11 +187,14 @@ static inline qd_backend_bus *rig_inside(rig *r, int i)
 }
 
 /* Waits until what must become true is; real time, as threads do it. */
-#define EVENTUALLY(condition)                                          \
-    do {                                                               \
-        int rounds = 0;                                                \
-        while (!(condition) && rounds++ < 5000) (void)usleep(2000);    \
-        if (!(condition)) fail_msg("never came true: %s", #condition); \
+#define EVENTUALLY(condition)                                    \
+    do {                                                         \
+        bool came = (condition);                                 \
+        for (int round_ = 0; !came && round_ < 5000; round_++) { \
+            (void)usleep(2000);                                  \
+            came = (condition);                                  \
+        }                                                        \
+        if (!came) fail_msg("never came true: %s", #condition);  \
     } while (0)
 
 static inline void rig_start(rig *r, int i)
