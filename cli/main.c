@@ -20,6 +20,7 @@ static const struct {
     {"diff", qd_cmd_diff, "error of a quantized model against its source, worst first"},
     {"import-gguf", qd_cmd_import_gguf, "a GGUF file as a BF16 model directory"},
     {"templates", qd_cmd_templates, "the compression templates"},
+    {"models", qd_cmd_models, "the models that the service offers"},
 #ifdef QD_WITH_REMOTE
     {"submit", qd_cmd_submit, "give a job to the workers"},
     {"watch", qd_cmd_watch, "follow a job to its end"},
@@ -32,6 +33,8 @@ static const struct {
     {"drain", qd_cmd_drain, "end a worker; its job goes on elsewhere"},
     {"dlq", qd_cmd_dlq, "the jobs that were given up"},
     {"audit", qd_cmd_audit, "who asked for what"},
+    {"keys", qd_cmd_keys, "keys of the APIs"},
+    {"tenants", qd_cmd_tenants, "what each tenant may use"},
 #endif
     {"tokenize", qd_cmd_tokenize, "token ids of a text, or of a file of chats"},
 };

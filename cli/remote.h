@@ -61,6 +61,8 @@ int qd_cmd_workers(int argc, char **argv);
 int qd_cmd_drain(int argc, char **argv);
 int qd_cmd_dlq(int argc, char **argv);
 int qd_cmd_audit(int argc, char **argv);
+int qd_cmd_keys(int argc, char **argv);
+int qd_cmd_tenants(int argc, char **argv);
 
 /* `watch` for a job that is known: 0 when it succeeded. */
 int qd_remote_watch(qd_remote *r, const char *id, bool json);

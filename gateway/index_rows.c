@@ -9,7 +9,8 @@
 
 enum {
     INSERTS_MAX = 16, /* more new entries than that are sorted with the rest */
-    ROWS_MIN = 256
+    ROWS_MIN = 256,
+    PADDING = 8 /* the search reads on beyond the end */
 };
 
 static qd_code no_memory(qd_err *err)
@@ -85,11 +86,12 @@ static char *make_text(const char *id, const char *name)
 {
     size_t n_id = strlen(id), n_name = strlen(name);
     if (n_id > QD_ID_MAX || n_name > QD_NAME_MAX) return NULL;
-    char *t = qd_malloc(2 * n_id + n_name + 3);
+    char *t = qd_malloc(2 * n_id + n_name + 3 + PADDING);
     if (t == NULL) return NULL;
     lower(t, id, n_id);
     lower(t + n_id + 1, name, n_name);
     memcpy(t + n_id + n_name + 2, id, n_id + 1);
+    memset(t + 2 * n_id + n_name + 3, 0, PADDING);
     return t;
 }
 

@@ -23,7 +23,7 @@ typedef struct qd_index_row {
     uint64_t n; /* in the file; never used twice */
     uint64_t created_ms;
     uint64_t gone_ms; /* monotonic, not 0: deleted then; kept for a while so that an older revision stays out */
-    char *text;       /* owned: "<id, lower case>\0<name, lower case>\0<id>\0" */
+    char *text;       /* owned: "<id, lower case>\0<name, lower case>\0<id>\0" and 8 bytes more */
     uint32_t generation, tenant, facet;
     uint8_t id_bytes, name_bytes;
     bool own; /* deleted by this gateway: nothing but the feed's marker brings it back */

@@ -41,6 +41,7 @@ enum {
 #define QD_KEYS_ORDERS  "order.>"
 #define QD_KEYS_RESERVE "reserve.>"
 #define QD_KEYS_TENANTS "tenant.>"
+#define QD_KEYS_APIKEYS "key.>"
 
 /* Headers of an event batch. */
 #define QD_HEADER_EPOCH "Quant-Epoch"
