@@ -105,7 +105,7 @@ static void open_upload(qd_exchange *x)
 {
     qd_err err = {0};
     const qd_api_env *env = &x->server->c.env;
-    qd_code rc = qd_upload_body_open(env->backend, &x->caller, env->calibration_files_max,
+    qd_code rc = qd_upload_body_open(env->backend, &x->caller, x->server->c.upload_files_max,
                                      qd_http_header(&x->http, "Content-Type"), &x->upload, &err);
     x->body_max = x->server->c.upload_body_max;
     if (rc != QD_OK) x->api->refuse(&x->http, rc == QD_E_INPUT ? QD_REFUSE_MULTIPART : QD_REFUSE_INTERNAL, &x->reply);

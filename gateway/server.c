@@ -28,7 +28,7 @@ enum {
     BODY_MS = 30000,
     REPLY_MS = 60000,
     BODY_BYTES = 1 << 20,
-    FILES = 100
+    UPLOAD_FILES = 100
 };
 
 static void set_defaults(qd_server_config *c)
@@ -46,7 +46,7 @@ static void set_defaults(qd_server_config *c)
     if (c->body_ms == 0) c->body_ms = BODY_MS;
     if (c->reply_ms == 0) c->reply_ms = REPLY_MS;
     if (c->env.body_bytes_max == 0) c->env.body_bytes_max = BODY_BYTES;
-    if (c->env.calibration_files_max == 0) c->env.calibration_files_max = FILES;
+    if (c->upload_files_max == 0) c->upload_files_max = UPLOAD_FILES;
 }
 
 static void on_log(void *cls, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));

@@ -39,6 +39,7 @@ typedef struct qd_server_config {
     uint32_t connections_per_address_max; /* (512); live ones are counted apart */
     uint32_t live_max;                    /* (2048) */
     uint32_t header_bytes_max;            /* (16384) */
+    uint32_t upload_files_max;            /* files of one upload (100) */
     uint64_t upload_body_max;             /* bytes of one upload's body (1 TiB) */
     uint64_t header_ms;                   /* from the end of one request to the headers of the next (30000) */
     uint64_t body_ms;                     /* for a body; an upload gets a second for each 16 KiB more (30000) */

@@ -306,7 +306,8 @@ int main(int argc, char **argv)
     qd_backend backend = {&ops, NULL};
     qd_server_config c = {.apis = apis,
                           .n_apis = 1,
-                          .env = {.backend = &backend, .body_bytes_max = 10000, .calibration_files_max = FILES_MAX},
+                          .env = {.backend = &backend, .body_bytes_max = 10000},
+                          .upload_files_max = FILES_MAX,
                           .ops = {.ready = is_ready},
                           .listen = "127.0.0.1:0",
                           .access_log = true};
