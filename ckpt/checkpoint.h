@@ -24,7 +24,8 @@ typedef struct qd_ckpt {
     uint32_t n_tensors;
     uint32_t *by_name; /* indices into tensors, sorted by strcmp of names */
     const char **side; /* names of regular files to take along: everything in dir but weights, index, config.json,
-                          report.json, quantd.json, quantization configs, dot files, other frameworks' weights (*.bin *.pt *.pth *.h5
+                          report.json, quantd.json, quantization configs, dot files, other frameworks' weights (*.bin
+                          *.pt *.pth *.h5
                           *.msgpack *.onnx *.gguf) */
     uint32_t n_side;
     const char *

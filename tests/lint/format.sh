@@ -7,7 +7,7 @@ if [ -z "$tool" ]; then
     echo "format: left out, no clang-format-14 found"
     exit 77
 fi
-list=$(find base bus calib catalog ckpt cli daemon engine gateway gpu jobs proto quant tests -name '*.[ch]' -o -name '*.cu' | sort)
+list=$(find access base bus calib catalog ckpt cli daemon engine gateway gpu jobs proto quant tests -name '*.[ch]' -o -name '*.cu' | sort)
 [ -n "$list" ] || { echo "format: no files found"; exit 1; }
 # shellcheck disable=SC2086
 "$tool" --dry-run -Werror $list

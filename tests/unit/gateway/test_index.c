@@ -44,7 +44,7 @@ static qd_job_record *job(const char *id)
 {
     char name[64];
     qd_job_record *r = record_new(id);
-    assert_non_null(r);
+    if (r == NULL) abort();
     qd_job_spec *s = r->spec;
     (void)snprintf(name, sizeof name, "%s Run %u", draw(2) ? "量化" : "Nightly", draw(50));
     set(&s->name, name);
