@@ -51,6 +51,9 @@ typedef struct qd_forward_hooks {
     qd_code (*on_weights)(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err);
     /* Values that go into linears. The linears read `replaced` [rows][cols], dense, where *ret_replaced is set. */
     qd_code (*on_input)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err);
+    /* Keys (after RoPE) and values of whole sequences as they go into the cache: rows x cols, dense. */
+    qd_code (*on_cache)(void *ctx, uint64_t layer, unsigned worker, const float *k, const float *v, uint64_t rows,
+                        uint64_t cols, qd_err *err);
     /* Input of layer `index`, or what the final norm gives (index n_layers): rows x hidden, dense. */
     qd_code (*on_hidden)(void *ctx, uint64_t index, uint64_t first_row, uint64_t rows, const float *x, qd_err *err);
     /* Margins of the router's choice, one a token: see gpu/ops.h. */

@@ -38,6 +38,11 @@ static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_he
         qd_code rc = ops->attention(s->lane, &a, err);
         if (rc != QD_OK) return rc;
     }
+    const qd_forward_hooks *hooks = s->p->hooks;
+    if (hooks->on_cache != NULL) {
+        qd_code rc = hooks->on_cache(hooks->ctx, l->number, s->worker, k, v, rows, kv, err);
+        if (rc != QD_OK) return rc;
+    }
     if (m->attention_gate) ops->gate(s->lane, out, o, q + m->head_dim, q_cols, rows, m->n_heads, q_head, m->head_dim);
     return QD_OK;
 }

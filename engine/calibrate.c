@@ -28,6 +28,7 @@ typedef struct calibration {
     unsigned n_workers;
     qd_input_errors *errors; /* MSE: [sites of the layer][n_seqs], by tile: sums in the order of tiles */
     uint64_t n_seqs;         /* as many tiles as that, or fewer */
+    float (*kv)[2];          /* [n_workers] largest magnitudes of the layer's keys and values */
     qd_input_stats *parts;   /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
     int32_t layer;           /* that parts are of; -1: none */
     uint64_t start_ns, told_ns;
@@ -95,6 +96,19 @@ static bool of_expert(qd_site_kind k)
     return k == QD_SITE_EXPERT_IN || k == QD_SITE_EXPERT_DOWN;
 }
 
+/* The largest keys and values of the layer to its projections. */
+static void set_cache(calibration *c)
+{
+    const qd_plan *p = c->run->plan;
+    float largest[2] = {0};
+    for (unsigned w = 0; w < c->n_workers; w++)
+        for (int i = 0; i < 2; i++) largest[i] = fmaxf(largest[i], c->kv[w][i]);
+    memset(c->kv, 0, c->n_workers * sizeof *c->kv);
+    for (uint32_t i = 0; i < p->n_items; i++)
+        if (p->items[i].kv != 0 && p->units[p->items[i].unit].layer == c->layer)
+            c->run->result[i].kv_amax = largest[p->items[i].kv == 'k' ? 0 : 1];
+}
+
 /* The layer's tiles are done: amax of each site, a line in the journal. */
 static qd_code close_layer(calibration *c, qd_err *err)
 {
@@ -117,6 +131,7 @@ static qd_code close_layer(calibration *c, qd_err *err)
     for (uint32_t i = 0; i < n; i++)
         if (of_expert(site[i].kind) && tokens[i] < EXPERT_TOKENS_MIN && (c->rounds || tokens[i] == 0))
             set_input(c, &site[i], largest[site[i].kind]);
+    set_cache(c);
     QD_TRY(qd_journal_add_inputs(c->journal, c->run, (uint32_t)c->layer, err));
     c->run->layer_inputs[c->layer] = true;
 out:
@@ -151,6 +166,26 @@ static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_
     }
     if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, watch, err);
     round_offset_norms(&c->index.config, layer);
+    return QD_OK;
+}
+
+static qd_code on_cache(void *ctx, uint64_t layer, unsigned worker, const float *k, const float *v, uint64_t rows,
+                        uint64_t cols, qd_err *err)
+{
+    const calibration *c = ctx;
+    const float *data[2] = {k, v};
+    for (int i = 0; i < 2; i++) {
+        float amax = 0;
+        bool finite = true;
+        qd_code rc = c->run->dev->ops->amax(c->run->dev, QD_F32, data[i], rows * cols, &amax, &finite, err);
+        if (rc != QD_OK) return rc;
+        if (!finite)
+            return qd_fail(err, QD_E_INPUT,
+                           "layer %" PRIu64 ": its %s hold a value that is not finite: the model overflows on the "
+                           "calibration data",
+                           layer, i == 0 ? "keys" : "values");
+        c->kv[worker][i] = fmaxf(c->kv[worker][i], amax);
+    }
     return QD_OK;
 }
 
@@ -225,71 +260,6 @@ static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t t
     c->events->progress(c->events->ctx, &p);
 }
 
-static qd_forward_opts options(const qd_plan *p)
-{
-    return (qd_forward_opts){.bf16 = true,
-                             .all_experts = p->recipe.arith == QD_SCALE_CT_EXACT,
-                             .n_threads = p->n_compute,
-                             .memory_bytes = p->activation_bytes};
-}
-
-static bool is_quantized(const qd_plan *p, uint32_t item)
-{
-    return p->units[p->items[item].unit].kind == QD_UNIT_QUANTIZE;
-}
-
-/* Bytes that the hooks take: each linear of a layer may have an input of its own. */
-static uint64_t observer_bytes(const qd_plan *p, const qd_tokens *t, unsigned n_threads)
-{
-    uint64_t most = 0, cols = 0, in_layer = 0, longest = 2048; /* rows of a tile with experts, see calib/layer_run.h */
-    for (uint64_t i = 0; i < t->n_seqs; i++) longest = qd_max_u64(longest, t->starts[i + 1] - t->starts[i]);
-    for (uint32_t i = 0, layer = 0; i < p->n_items; i++) {
-        const qd_unit *u = &p->units[p->items[i].unit];
-        if (!is_quantized(p, i) || u->layer < 0) continue;
-        if ((uint32_t)u->layer != layer) in_layer = 0; /* items are in the order of layers */
-        layer = (uint32_t)u->layer;
-        most = qd_max_u64(most, ++in_layer);
-        cols = qd_max_u64(cols, p->items[i].cols);
-    }
-    uint64_t bits = qd_min_u64(longest, t->starts[t->n_seqs]) * cols / QD_NVFP4_BLOCK * sizeof(uint32_t);
-    uint64_t errors = p->input_rule == QD_INPUT_MSE ? most * t->n_seqs * sizeof(qd_input_errors) : 0;
-    return errors + n_threads * (most * QD_STATS_BINS * sizeof(uint64_t) + bits + QD_ROUND_BYTES);
-}
-
-qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *err)
-{
-    const qd_tokens t = qd_job_tokens_view(tokens);
-    const qd_forward_opts opts = options(p);
-    const qd_forward_hooks hooks = {.on_weights = on_weights, .on_input = on_input};
-    qd_model_index x = {0};
-    qd_plan_pass *pass = &p->pass;
-    qd_code rc = qd_model_index_open(p->ckpt, &x, err);
-    if (rc != QD_OK) return rc;
-    uint64_t n_tokens = t.starts[t.n_seqs];
-    *pass = (qd_plan_pass){
-        .n_samples = t.n_seqs, .n_tokens = n_tokens, .n_threads = (unsigned)qd_min_u64(p->n_compute, t.n_seqs)};
-    qd_forward_measure(&x, &t, &opts, &hooks, &pass->memory);
-    pass->observer_bytes = observer_bytes(p, &t, pass->n_threads);
-    uint64_t resident = pass->memory.activation_bytes;
-    if (resident > p->activation_bytes) {
-        pass->spill_bytes = resident;
-        resident = 0;
-    }
-    pass->peak_bytes = pass->memory.layer_bytes + pass->n_threads * pass->memory.lane_bytes + pass->memory.angle_bytes +
-                       pass->observer_bytes + resident + x.arena.total_bytes + n_tokens * sizeof *t.ids;
-    p->peak_bytes = qd_max_u64(p->peak_bytes,
-                               pass->peak_bytes + QD_FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes);
-    for (uint32_t i = 0; i < p->n_items; i++) {
-        const qd_item *it = &p->items[i];
-        double share = it->expert >= 0 && !opts.all_experts && x.config.n_experts != 0
-                           ? (double)x.config.top_k / (double)x.config.n_experts
-                           : 1.0;
-        if (is_quantized(p, i)) pass->flop += 2.0 * (double)n_tokens * (double)(it->rows * it->cols) * share;
-    }
-    qd_model_index_done(&x);
-    return QD_OK;
-}
-
 qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir, qd_journal *journal,
                      const qd_job_events *events, qd_cancel *cancel, qd_forward_stats *ret_stats, qd_err *err)
 {
@@ -305,23 +275,27 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir
                      .layer = -1,
                      .start_ns = qd_mono_ns()};
     bool all_seen = true;
+    c.kv = qd_calloc(c.n_workers, sizeof *c.kv);
+    if (c.kv == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     for (uint32_t i = 0; i < p->n_layers; i++) all_seen = all_seen && run->layer_inputs[i];
     if (!all_seen) {
         QD_TRY(qd_model_index_open(p->ckpt, &c.index, err));
         QD_TRY(qd_input_sites_make(p, &c.index, &arena, &c.sites, err));
-        qd_forward_opts opts = options(p);
+        qd_forward_opts opts = qd_calibrate_options(p);
         opts.spill_dir = spill_dir;
         opts.cancel = cancel;
         qd_forward_hooks hooks = {
             .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
+        if (p->info.kv_cache) hooks.on_cache = on_cache;
         QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, ret_stats, err));
         QD_TRY(close_layer(&c, err));
     }
     for (uint32_t i = 0; i < p->n_items; i++)
-        if (is_quantized(p, i))
+        if (p->units[p->items[i].unit].kind == QD_UNIT_QUANTIZE)
             run->result[i].input_gs = qd_input_global(&p->recipe, QD_BF16, run->result[i].input_amax);
 out:
     drop_parts(&c);
+    qd_free(c.kv);
     qd_model_index_done(&c.index);
     qd_arena_done(&arena);
     return rc;

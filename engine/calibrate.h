@@ -15,6 +15,8 @@
 #include "calib/forward.h"
 #include "quant/stats.h"
 
+/* How the pass runs, but for cancel and spill_dir. */
+qd_forward_opts qd_calibrate_options(const qd_plan *p);
 /* Fills p->pass and raises p->peak_bytes to what the pass takes. Errors: those of qd_model_index_open(). */
 QD_MUST_CHECK qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *err);
 /* Fills input_amax and input_gs of every quantized linear in run->result. Layers with run->layer_inputs are taken as

@@ -82,6 +82,15 @@ static bool take_inputs(const json_t *o, qd_run *run)
         run->result[i].input_amax = (float)json_number_value(v);
     }
     if (json_array_size(list) != n) return false;
+    list = json_object_get(o, "kv");
+    n = 0;
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        if (p->items[i].kv == 0 || p->units[p->items[i].unit].layer != (int32_t)layer) continue;
+        const json_t *v = json_array_get(list, n++);
+        if (!json_is_number(v)) return false;
+        run->result[i].kv_amax = (float)json_number_value(v);
+    }
+    if (json_array_size(list) != n) return false;
     run->layer_inputs[layer] = true;
     return true;
 }
@@ -182,6 +191,13 @@ qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, 
         const qd_unit *u = &p->units[p->items[i].unit];
         if (u->kind != QD_UNIT_QUANTIZE || u->layer != (int32_t)layer) continue;
         qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].input_amax);
+        sep = ",";
+    }
+    qd_buf_str(&line, "],\"kv\":[");
+    sep = "";
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        if (p->items[i].kv == 0 || p->units[p->items[i].unit].layer != (int32_t)layer) continue;
+        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].kv_amax);
         sep = ",";
     }
     qd_buf_str(&line, "]}\n");

@@ -71,6 +71,19 @@ static qd_code outs_of_copy(qd_plan *p, qd_item *it, qd_err *err)
     return add_out(p, t, it, 0, err);
 }
 
+/* "A.k_scale" or "A.k_proj.k_scale" of the attention A. */
+static qd_code outs_of_cache(qd_plan *p, qd_item *it, qd_err *err)
+{
+    const char *weight = p->ckpt->tensors[it->tensor].name; /* "A.k_proj.weight": the forward pass knows it by that */
+    size_t n = strlen(weight);
+    for (int parts = p->format->kv_of_projection ? 1 : 2; parts > 0 && n > 0; n--) parts -= weight[n - 1] == '.';
+    qd_tensor t = {.name = qd_arena_printf(&p->arena, "%.*s.%c_scale", (int)n, weight, it->kv),
+                   .dtype = p->format->kv_dtype,
+                   .rank = p->format->kv_rank,
+                   .shape = {1}};
+    return add_out(p, t, it, QD_PART_KV_SCALE, err);
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -200,6 +213,7 @@ qd_code qd_plan_layout(qd_plan *p, uint64_t shard_bytes, qd_err *err)
     for (uint32_t i = 0; i < p->n_items; i++) {
         qd_item *it = &p->items[i];
         QD_TRY(p->units[it->unit].kind == QD_UNIT_QUANTIZE ? outs_of_linear(p, it, err) : outs_of_copy(p, it, err));
+        if (it->kv != 0) QD_TRY(outs_of_cache(p, it, err));
     }
     QD_TRY(refuse_collisions(p, err));
     QD_TRY(cut_parts(p, shard_bytes, err));

@@ -73,6 +73,16 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(choose_recipe(&p, opts->values, err));
     QD_TRY(qd_plan_select(&p, err));
+    const char *kv = qd_values_get(opts->values, "kv_cache");
+    if (kv != NULL && strcmp(kv, "fp8") == 0) {
+        if (tokens == NULL) {
+            rc = qd_fail(err, QD_E_UNSUPPORTED,
+                         "template %s: kv_cache fp8 needs calibration: use a template with activations nvfp4",
+                         p.tmpl->id);
+            goto out;
+        }
+        QD_TRY(qd_plan_kv_cache(&p, err));
+    }
     QD_TRY(qd_plan_layout(&p, opts->shard_bytes != 0 ? opts->shard_bytes : UINT64_C(5000000000), err));
     QD_TRY(qd_plan_memory(&p, opts->n_threads, opts->memory_bytes, err));
     if (tokens != NULL) QD_TRY(qd_calibrate_measure(&p, tokens, err));

@@ -32,6 +32,7 @@ typedef struct qd_item {
     uint64_t first_row, rows, cols;
     uint64_t row_bytes, tile_rows;
     int32_t expert; /* -1: of none */
+    char kv;        /* 'k', 'v': the projection whose cache has a scale; 0: none */
     uint32_t unit, first_tile, n_tiles;
     uint32_t out[QD_PART_KIND_COUNT]; /* into outs; a copy uses out[0]; QD_NONE where the format has no such part */
 } qd_item;
@@ -105,6 +106,9 @@ void qd_plan_done(qd_plan *p);
 
 /* engine/select.c: units and items from tensors. */
 QD_MUST_CHECK qd_code qd_plan_select(qd_plan *p, qd_err *err);
+/* engine/kv_cache.c: marks the projections whose keys and values get an FP8 scale. Errors: those of
+ * qd_model_index_open(); QD_E_UNSUPPORTED where the model has none. */
+QD_MUST_CHECK qd_code qd_plan_kv_cache(qd_plan *p, qd_err *err);
 /* engine/layout.c: output tensors, parts, offsets, headers, hash. */
 QD_MUST_CHECK qd_code qd_plan_layout(qd_plan *p, uint64_t shard_bytes, qd_err *err);
 /* engine/memory.c: workers, slots and the peak from a budget. */

@@ -89,6 +89,24 @@ static void fusion_warnings(const qd_run *run, qd_buf *b, const char **sep)
     }
 }
 
+static void kv_cache(const qd_run *run, qd_buf *out)
+{
+    const qd_plan *p = run->plan;
+    const char *sep = "";
+    qd_buf_str(out, "  \"kv_cache\": [");
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        if (p->items[i].kv == 0) continue;
+        qd_buf_printf(out, "%s\n    {\"name\": ", sep);
+        qd_buf_json_str(out, p->outs[p->items[i].out[QD_PART_KV_SCALE]].name);
+        qd_buf_printf(out, ", \"layer\": %d", p->units[p->items[i].unit].layer);
+        number_or_null(out, "amax", (double)run->result[i].kv_amax);
+        number_or_null(out, "scale", (double)p->format->kv_value(run->result[i].kv_amax));
+        qd_buf_str(out, "}");
+        sep = ",";
+    }
+    qd_buf_str(out, "\n  ],\n");
+}
+
 /* All zero where a resume found every layer measured. */
 static void calibration(const qd_job_result *res, qd_buf *out)
 {
@@ -129,6 +147,7 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
         "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n",
         res->calibrate_s, res->read_quantize_write_s, res->sync_s, res->verify_s, res->peak_bytes, p->peak_bytes);
     if (p->info.input_scales) calibration(res, out);
+    if (p->info.kv_cache) kv_cache(run, out);
     qd_buf_str(out, "  \"warnings\": [");
     for (uint32_t i = 0; i < p->n_warnings; i++) {
         qd_buf_str(out, sep);

@@ -1,5 +1,7 @@
 #include "engine/run.h"
 
+#include "gpu/num.h"
+
 #include <string.h>
 
 qd_code qd_run_init(const qd_plan *p, qd_run *ret, qd_err *err)
@@ -28,10 +30,20 @@ void qd_run_done(qd_run *r)
     memset(r, 0, sizeof *r);
 }
 
-float qd_run_stored_scale(const qd_run *r, uint32_t item, qd_part_kind k)
+size_t qd_run_stored_scale(const qd_run *r, uint32_t item, qd_part_kind k, unsigned char ret[QD_STORED_BYTES_MAX])
 {
     const qd_item_result *res = &r->result[item];
-    return r->plan->format->global_value(k == QD_PART_INPUT_SCALE ? res->input_gs : res->gs);
+    const qd_format *f = r->plan->format;
+    float value = k == QD_PART_KV_SCALE      ? f->kv_value(res->kv_amax)
+                  : k == QD_PART_INPUT_SCALE ? f->global_value(res->input_gs)
+                                             : f->global_value(res->gs);
+    if (r->plan->outs[r->plan->items[item].out[k]].dtype == QD_BF16) {
+        uint16_t h = qd_bf16_from_f32(value);
+        memcpy(ret, &h, sizeof h);
+        return sizeof h;
+    }
+    memcpy(ret, &value, sizeof value);
+    return sizeof value;
 }
 
 qd_code qd_run_unit_hash(const qd_run *r, uint32_t unit, qd_hash128 *ret, qd_err *err)
@@ -43,6 +55,7 @@ qd_code qd_run_unit_hash(const qd_run *r, uint32_t unit, qd_hash128 *ret, qd_err
     for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++) {
         qd_hasher_add(h, &r->result[i].gs, sizeof r->result[i].gs);
         if (r->plan->info.input_scales) qd_hasher_add(h, &r->result[i].input_gs, sizeof r->result[i].input_gs);
+        if (r->plan->items[i].kv != 0) qd_hasher_add(h, &r->result[i].kv_amax, sizeof r->result[i].kv_amax);
     }
     *ret = qd_hasher_end(h);
     qd_hasher_free(h);

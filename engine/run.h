@@ -17,6 +17,7 @@ typedef struct qd_tile_hash {
 typedef struct qd_item_result {
     qd_nvfp4_sums sums; /* err2 and w2 in units of gs^2 */
     float amax, gs;
+    float kv_amax;              /* of the keys or values that an item with kv gives */
     float input_amax, input_gs; /* W4A4: of what the linear reads; known before its unit is quantized */
 } qd_item_result;
 
@@ -39,8 +40,11 @@ typedef struct qd_run {
 QD_MUST_CHECK qd_code qd_run_init(const qd_plan *p, qd_run *ret, qd_err *err);
 void qd_run_done(qd_run *r);
 
-/* The float32 that part kind k (GLOBAL or INPUT_SCALE) of an item holds on disk. */
-float qd_run_stored_scale(const qd_run *r, uint32_t item, qd_part_kind k);
+enum {
+    QD_STORED_BYTES_MAX = 4
+};
+/* What part kind k (a scale of the whole tensor) of an item holds on disk; returns its bytes. */
+size_t qd_run_stored_scale(const qd_run *r, uint32_t item, qd_part_kind k, unsigned char ret[QD_STORED_BYTES_MAX]);
 /* One hash for what a unit left on disk: its tiles' hashes in order and its global and input scales. */
 QD_MUST_CHECK qd_code qd_run_unit_hash(const qd_run *r, uint32_t unit, qd_hash128 *ret, qd_err *err);
 

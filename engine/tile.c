@@ -247,12 +247,11 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
     const qd_plan *p = r->plan;
     const qd_unit *u = &p->units[unit];
     qd_code rc = QD_OK;
-    for (uint32_t i = u->first_item; u->kind == QD_UNIT_QUANTIZE && i < u->first_item + u->n_items && rc == QD_OK;
-         i++) {
+    for (uint32_t i = u->first_item; i < u->first_item + u->n_items && rc == QD_OK; i++) {
         const qd_item *it = &p->items[i];
         qd_item_result *res = &r->result[i];
         res->sums = (qd_nvfp4_sums){0};
-        for (uint32_t t = it->first_tile; t < it->first_tile + it->n_tiles; t++) {
+        for (uint32_t t = it->first_tile; u->kind == QD_UNIT_QUANTIZE && t < it->first_tile + it->n_tiles; t++) {
             res->sums.err2 += r->tile_sums[t].err2;
             res->sums.w2 += r->tile_sums[t].w2;
             res->sums.n_clipped += r->tile_sums[t].n_clipped;
@@ -261,8 +260,9 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
         for (int k = QD_PART_GLOBAL; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
             if (it->out[k] == QD_NONE) continue;
             const qd_tensor *o = &p->outs[it->out[k]];
-            float value = qd_run_stored_scale(r, i, (qd_part_kind)k);
-            rc = qd_sink_put(r->sink, r->sink_part[o->file], o->off, &value, sizeof value, err);
+            unsigned char value[QD_STORED_BYTES_MAX];
+            size_t n = qd_run_stored_scale(r, i, (qd_part_kind)k, value);
+            rc = qd_sink_put(r->sink, r->sink_part[o->file], o->off, value, n, err);
         }
     }
     return rc == QD_OK ? flush_outs(r, u, err) : rc;

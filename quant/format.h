@@ -13,6 +13,7 @@ typedef enum qd_part_kind {
     QD_PART_SCALES,
     QD_PART_GLOBAL,
     QD_PART_INPUT_SCALE,
+    QD_PART_KV_SCALE, /* of the layer's k_proj or v_proj, quantized or not: FP8 key-value cache */
     QD_PART_KIND_COUNT
 } qd_part_kind;
 
@@ -34,6 +35,7 @@ typedef struct qd_format_info {
                                             regular expressions); may be empty */
     uint32_t n_ignored_patterns;
     bool input_scales; /* W4A4 */
+    bool kv_cache;     /* FP8 scales of keys and values */
 } qd_format_info;
 
 typedef struct qd_format {
@@ -43,6 +45,12 @@ typedef struct qd_format {
     /* The float32 stored for a global scale gs (the divisor): gs itself, or 1 / gs. */
     float (*global_value)(float gs);
     float (*global_from_value)(float stored);
+    /* FP8 key-value cache: its scales are called k_scale and v_scale, of the attention or of its projections. */
+    bool kv_of_projection;
+    qd_dtype kv_dtype; /* BF16 or F32 */
+    uint32_t kv_rank;  /* 1: [1]; 0: scalar */
+    /* The scale stored for the largest magnitude of keys or values: what one step of E4M3 is worth. */
+    float (*kv_value)(float amax);
     /* New reference: config.json's quantization_config. */
     qd_code (*config)(const qd_format_info *info, json_t **ret, qd_err *err);
     /* A further file beside config.json: its name, or NULL; and its content (new reference). */

@@ -23,9 +23,20 @@ static const char inputs_group[] =
     " \"observer\": \"static_minmax\", \"observer_kwargs\": {}, \"scale_dtype\": \"torch.float8_e4m3fn\","
     " \"strategy\": \"tensor_group\", \"symmetric\": true, \"type\": \"float\", \"zp_dtype\": null}";
 
+/* Keys of a scheme as compressed-tensors 0.19 dumps it. Keys are observed after RoPE, as they go into the cache. */
+static const char kv_scheme[] =
+    "{\"actorder\": null, \"block_structure\": null, \"dynamic\": false, \"group_size\": null, \"num_bits\": 8,"
+    " \"observer\": \"static_minmax\", \"observer_kwargs\": {}, \"scale_dtype\": null, \"strategy\": \"tensor\","
+    " \"symmetric\": true, \"type\": \"float\", \"zp_dtype\": null}";
+
 static float same(float v)
 {
     return v;
+}
+
+static float kv_value(float amax)
+{
+    return amax > 0.0f ? amax / 448.0f : 1.0f;
 }
 
 /* "re:" and the glob as a regular expression. Readers use re.match, which binds the beginning only, hence the '$'. */
@@ -73,7 +84,7 @@ static qd_code config(const qd_format_info *info, json_t **ret, qd_err *err)
     c = qd_json_with(c, "format", json_string("nvfp4-pack-quantized"));
     c = qd_json_with(c, "global_compression_ratio", json_null());
     c = qd_json_with(c, "ignore", ignore(info));
-    c = qd_json_with(c, "kv_cache_scheme", json_null());
+    c = qd_json_with(c, "kv_cache_scheme", info->kv_cache ? qd_json_const(kv_scheme) : json_null());
     c = qd_json_with(c, "quant_method", json_string("compressed-tensors"));
     c = qd_json_with(c, "quantization_status", json_string("compressed"));
     c = qd_json_with(c, "sparsity_config", json_object());
@@ -96,6 +107,10 @@ const qd_format qd_format_compressed_tensors = {
     .n_parts = sizeof parts / sizeof parts[0],
     .global_value = same,
     .global_from_value = same,
+    .kv_of_projection = false,
+    .kv_dtype = QD_BF16,
+    .kv_rank = 1,
+    .kv_value = kv_value,
     .config = config,
     .extra_file = NULL,
     .extra = no_extra,

@@ -15,6 +15,12 @@ static float reciprocal(float v)
     return 1.0f / v;
 }
 
+/* ModelOpt's exporter never stores less than 1: E4M3 has range enough below, and nothing saturates before 448. */
+static float kv_value(float amax)
+{
+    return amax > 448.0f ? amax / 448.0f : 1.0f;
+}
+
 static const char *algorithm(const qd_format_info *info)
 {
     return info->input_scales ? "NVFP4" : "W4A16_NVFP4";
@@ -47,6 +53,9 @@ static qd_code config(const qd_format_info *info, json_t **ret, qd_err *err)
     if (info->input_scales) group = qd_json_with(group, "input_activations", qd_json_const(four_bits));
     json_t *c = qd_json_with(json_object(), "config_groups", qd_json_with(json_object(), "group_0", group));
     c = qd_json_with(c, "ignore", excluded(info));
+    if (info->kv_cache)
+        c = qd_json_with(c, "kv_cache_scheme",
+                         qd_json_const("{\"dynamic\": false, \"num_bits\": 8, \"type\": \"float\"}"));
     c = qd_json_with(c, "producer", producer());
     c = qd_json_with(c, "quant_algo", json_string(algorithm(info)));
     c = qd_json_with(c, "quant_method", json_string("modelopt"));
@@ -56,7 +65,8 @@ static qd_code config(const qd_format_info *info, json_t **ret, qd_err *err)
 /* Some readers look here first, and for the key/value cache here only. */
 static qd_code extra(const qd_format_info *info, json_t **ret, qd_err *err)
 {
-    json_t *q = qd_json_const("{\"kv_cache_quant_algo\": null, \"group_size\": 16}");
+    json_t *q = qd_json_const(info->kv_cache ? "{\"kv_cache_quant_algo\": \"FP8\", \"group_size\": 16}"
+                                             : "{\"kv_cache_quant_algo\": null, \"group_size\": 16}");
     q = qd_json_with(q, "quant_algo", json_string(algorithm(info)));
     q = qd_json_with(q, "exclude_modules", excluded(info));
     json_t *c = qd_json_with(qd_json_with(json_object(), "producer", producer()), "quantization", q);
@@ -69,6 +79,10 @@ const qd_format qd_format_modelopt = {
     .n_parts = sizeof parts / sizeof parts[0],
     .global_value = reciprocal,
     .global_from_value = reciprocal,
+    .kv_of_projection = true,
+    .kv_dtype = QD_F32,
+    .kv_rank = 0,
+    .kv_value = kv_value,
     .config = config,
     .extra_file = "hf_quant_config.json",
     .extra = extra,

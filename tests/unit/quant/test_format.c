@@ -100,7 +100,7 @@ static json_t *config_of(const qd_format *f, const qd_format_info *info)
 
 static void expect_json(json_t *found, const char *text)
 {
-    json_t *expected = json_loads(text, 0, NULL);
+    json_t *expected = json_loads(text, JSON_DECODE_ANY, NULL);
     assert_non_null(expected);
     if (!json_equal(found, expected)) {
         char *s = json_dumps(found, JSON_SORT_KEYS);
@@ -134,6 +134,24 @@ static void modelopt_configs_are_complete(void **state)
     expect_json(v, "{" PRODUCER ", \"quantization\": {\"quant_algo\": \"W4A16_NVFP4\", \"kv_cache_quant_algo\": null, "
                    "\"group_size\": 16, \"exclude_modules\": " NAMES "}}");
     assert_int_not_equal(qd_format_compressed_tensors.extra(&both, &v, NULL), QD_OK);
+    both.kv_cache = true;
+    json_t *with = config_of(&qd_format_modelopt, &both);
+    expect_json(json_incref(json_object_get(with, "kv_cache_scheme")),
+                "{\"dynamic\": false, \"num_bits\": 8, \"type\": \"float\"}");
+    json_decref(with);
+    assert_int_equal(qd_format_modelopt.extra(&both, &v, NULL), QD_OK);
+    expect_json(json_incref(json_object_get(json_object_get(v, "quantization"), "kv_cache_quant_algo")), "\"FP8\"");
+    json_decref(v);
+}
+
+static void scales_of_the_cache_are_what_a_step_is_worth(void **state)
+{
+    (void)state;
+    const qd_format *ct = &qd_format_compressed_tensors, *mo = &qd_format_modelopt;
+    assert_true(ct->kv_value(896.0f) == 2.0f && mo->kv_value(896.0f) == 2.0f);
+    assert_true(ct->kv_value(4.48f) == 4.48f / 448.0f);
+    assert_true(mo->kv_value(4.48f) == 1.0f); /* as ModelOpt's exporter: never less */
+    assert_true(ct->kv_value(0.0f) == 1.0f && mo->kv_value(0.0f) == 1.0f);
 }
 
 /* Readers bind an expression at the beginning only; it must still take what the glob takes, and nothing else. */
@@ -265,6 +283,7 @@ int main(void)
         cmocka_unit_test(parts_have_the_names_types_and_ranks_that_readers_take),
         cmocka_unit_test(a_divisor_stays_one_or_becomes_a_multiplier),
         cmocka_unit_test(modelopt_configs_are_complete),
+        cmocka_unit_test(scales_of_the_cache_are_what_a_step_is_worth),
         cmocka_unit_test(expressions_take_what_their_globs_take),
         cmocka_unit_test(the_config_is_that_of_llm_compressor),
         cmocka_unit_test(each_failing_allocation_is_out_of_memory),
