@@ -1,0 +1,110 @@
+#include "base/tasks.h"
+
+#include "base/pool.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <time.h>
+
+#define WAIT_NS 100000000L
+
+typedef struct running {
+    qd_task_fn fn;
+    void *arg;
+    qd_cancel *cancel;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t next, n, n_done;
+    unsigned n_running;
+    qd_code rc;
+    qd_err err;
+} running;
+
+static qd_code one(const running *r, unsigned worker, uint64_t task, qd_err *err)
+{
+    if (qd_cancel_asked(r->cancel)) return qd_fail(err, QD_E_CANCELED, "canceled");
+    return r->fn(r->arg, worker, task, err);
+}
+
+static void work(void *arg, unsigned worker)
+{
+    running *r = arg;
+    (void)pthread_mutex_lock(&r->lock);
+    while (r->rc == QD_OK && r->next < r->n) {
+        uint64_t task = r->next++;
+        qd_err err = {0};
+        (void)pthread_mutex_unlock(&r->lock);
+        qd_code rc = one(r, worker, task, &err);
+        (void)pthread_mutex_lock(&r->lock);
+        r->n_done++;
+        if (rc != QD_OK && r->rc == QD_OK) {
+            r->rc = rc;
+            r->err = err;
+        }
+    }
+    r->n_running--;
+    (void)pthread_cond_signal(&r->changed);
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+/* With the lock held. */
+static void wait_for_all(qd_tasks *t, running *r)
+{
+    while (r->n_running > 0) {
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += WAIT_NS;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000L;
+        }
+        (void)pthread_cond_timedwait(&r->changed, &r->lock, &until);
+        if (t->tell == NULL) continue;
+        uint64_t ticks = t->n_ticks + r->n_done;
+        (void)pthread_mutex_unlock(&r->lock);
+        t->tell(t->ctx, ticks);
+        (void)pthread_mutex_lock(&r->lock);
+    }
+}
+
+static qd_code run_many(qd_tasks *t, running *r, qd_err *err)
+{
+    qd_pool *pool = NULL;
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&r->changed, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    (void)pthread_mutex_init(&r->lock, NULL);
+    (void)pthread_mutex_lock(&r->lock); /* until the number of threads is known */
+    unsigned n_threads = r->n < t->n_threads ? (unsigned)r->n : t->n_threads;
+    qd_code rc = qd_pool_start(n_threads, "qd-task", work, r, &pool, err);
+    if (rc == QD_OK) {
+        r->n_running = qd_pool_size(pool);
+        wait_for_all(t, r);
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    qd_pool_join(pool);
+    (void)pthread_cond_destroy(&r->changed);
+    (void)pthread_mutex_destroy(&r->lock);
+    if (rc == QD_OK && r->rc != QD_OK) {
+        rc = r->rc;
+        if (err != NULL) *err = r->err;
+    }
+    return rc;
+}
+
+qd_code qd_tasks_run(qd_tasks *t, uint64_t n, qd_task_fn fn, void *arg, qd_err *err)
+{
+    running r = {.fn = fn, .arg = arg, .cancel = t->cancel, .n = n};
+    qd_code rc = QD_OK;
+    if (n == 0) return QD_OK;
+    if (n == 1) {
+        rc = one(&r, 0, 0, err);
+        if (rc == QD_OK && t->tell != NULL) t->tell(t->ctx, t->n_ticks + 1);
+    } else {
+        rc = run_many(t, &r, err);
+    }
+    t->n_ticks += n;
+    return rc;
+}
