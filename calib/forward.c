@@ -6,6 +6,7 @@
 #include "base/pool.h"
 #include "calib/activations.h"
 #include "calib/layer_run.h"
+#include "calib/stream.h"
 #include "calib/tiles.h"
 
 #include <inttypes.h>
@@ -129,6 +130,7 @@ static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     r->ops->store(r->acts.dtype, s.x, tile->n_rows * hidden, row);
     if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, next, tile, s.x, err));
 out:
+    if (rc != QD_OK && r->hooks->on_failure != NULL) r->hooks->on_failure(r->hooks->ctx);
     qd_scratch_back(&lane->scratch, mark);
     return rc;
 }
@@ -255,21 +257,42 @@ void qd_forward_numerics(const qd_ops *ops, char *ret)
     (void)snprintf(ret, QD_FORWARD_NUMERICS_BYTES, "%s tiles-%d-%d", device, QD_TILE_ROWS, QD_TILE_ROWS_EXPERTS);
 }
 
+static void close_run(run *r)
+{
+    qd_tiles_done(&r->tiles);
+    qd_single_done(&r->norm);
+    qd_single_done(&r->head);
+    qd_activations_done(&r->acts);
+    qd_free(r->angles);
+}
+
+/* *ret zeroed before; close_run() after, also where it fails. */
+static qd_code open_run(run *ret, const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
+                        const qd_forward_hooks *hooks, qd_err *err)
+{
+    run *r = ret;
+    *r = (run){.x = x, .t = t, .o = opts, .hooks = hooks, .ops = opts->ops != NULL ? opts->ops : qd_ops_host(NULL)};
+    uint64_t memory = opts->memory_bytes != 0 ? opts->memory_bytes : MEMORY_DEFAULT;
+    unsigned n_threads = opts->n_threads != 0 ? opts->n_threads : qd_cpu_count();
+    qd_lane lane = {.ops = r->ops, .bf16 = opts->bf16, .cancel = opts->cancel};
+    qd_code rc = QD_OK;
+    r->pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
+    QD_TRY(check_tokens(r, err));
+    QD_TRY(make_angles(r, err));
+    QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
+                               opts->spill_dir, &r->acts, err));
+    QD_TRY(qd_tiles_open(t, qd_tile_rows_max(&x->config), &lane, n_threads, &r->tiles, err));
+out:
+    return rc;
+}
+
 qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                        const qd_forward_hooks *hooks, qd_forward_stats *ret, qd_err *err)
 {
-    run r = {.x = x, .t = t, .o = opts, .hooks = hooks, .ops = opts->ops != NULL ? opts->ops : qd_ops_host(NULL)};
+    run r = {0};
     qd_forward_stats stats = {0};
-    uint64_t memory = opts->memory_bytes != 0 ? opts->memory_bytes : MEMORY_DEFAULT;
-    unsigned n_threads = opts->n_threads != 0 ? opts->n_threads : qd_cpu_count();
-    qd_lane lane = {.ops = r.ops, .bf16 = opts->bf16, .cancel = opts->cancel};
     qd_code rc = QD_OK;
-    r.pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
-    QD_TRY(check_tokens(&r, err));
-    QD_TRY(make_angles(&r, err));
-    QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
-                               opts->spill_dir, &r.acts, err));
-    QD_TRY(qd_tiles_open(t, qd_tile_rows_max(&x->config), &lane, n_threads, &r.tiles, err));
+    QD_TRY(open_run(&r, x, t, opts, hooks, err));
     QD_TRY(run_all(&r, &stats, err));
     stats.flops = qd_tiles_flops(&r.tiles);
     stats.lane_bytes = qd_tiles_lane_bytes(&r.tiles);
@@ -278,10 +301,104 @@ qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_for
     stats.peak_bytes = r.peak_bytes;
     *ret = stats;
 out:
-    qd_tiles_done(&r.tiles);
-    qd_single_done(&r.norm);
-    qd_single_done(&r.head);
-    qd_activations_done(&r.acts);
-    qd_free(r.angles);
+    close_run(&r);
     return rc;
+}
+
+struct qd_stream {
+    run r;
+    qd_forward_opts opts;
+    qd_forward_hooks hooks;
+    qd_stream *other; /* whose logits are seen beside this one's */
+    qd_logits_pair_fn fn;
+    void *fn_ctx;
+};
+
+qd_code qd_stream_open(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
+                       const qd_forward_hooks *hooks, qd_stream **ret, qd_err *err)
+{
+    qd_stream *s = qd_calloc(1, sizeof *s);
+    qd_code rc = QD_OK;
+    if (s == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a stream");
+    s->opts = *opts;
+    s->hooks = *hooks;
+    QD_TRY(open_run(&s->r, x, t, &s->opts, &s->hooks, err));
+    QD_TRY(qd_tiles_run(&s->r.tiles, embed_tile, &s->r, progress, &s->r, err));
+    *ret = s;
+    s = NULL;
+out:
+    qd_stream_free(s);
+    return rc;
+}
+
+void qd_stream_free(qd_stream *s)
+{
+    if (s == NULL) return;
+    close_run(&s->r);
+    qd_free(s);
+}
+
+qd_code qd_stream_run(qd_stream *s, const qd_layer *layer, qd_stage stage, qd_err *err)
+{
+    s->r.layer = layer->number;
+    s->r.pass.layer = layer;
+    s->r.pass.stage = stage;
+    qd_code rc = qd_tiles_run(&s->r.tiles, layer_tile, &s->r, progress, &s->r, err);
+    s->r.pass.layer = NULL;
+    return rc;
+}
+
+static void final_norm(const run *r, const qd_single *norm, qd_lane *lane, const qd_token_tile *tile, float *x)
+{
+    const qd_model_config *m = &r->x->config;
+    r->ops->load(r->acts.dtype, qd_activations_row(&r->acts, tile->first_row), tile->n_rows * m->hidden, x);
+    r->ops->rms_norm(lane, x, m->hidden, tile->n_rows, 1, 0, m->hidden, norm->w.data,
+                     m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, x, m->hidden, 0);
+}
+
+static qd_code pair_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
+{
+    qd_stream *s = arg;
+    const run *r = &s->r;
+    const qd_model_config *m = &r->x->config;
+    qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    uint64_t step = qd_logits_rows(m), hidden = m->hidden;
+    float *x[2] = {NULL}, *logits[2] = {NULL};
+    qd_code rc = QD_OK;
+    (void)worker;
+    for (int i = 0; i < 2; i++) {
+        QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x[i], err));
+        QD_TRY(qd_scratch_take(&lane->scratch, qd_min_u64(step, tile->n_rows), m->vocab, &logits[i], err));
+        final_norm(i == 0 ? r : &s->other->r, &r->norm, lane, tile, x[i]);
+    }
+    for (uint64_t at = 0; at < tile->n_rows; at += step) {
+        uint64_t n = qd_min_u64(step, tile->n_rows - at);
+        for (int i = 0; i < 2; i++)
+            QD_TRY(r->ops->linear(lane, x[i] + at * hidden, n, hidden, &r->head.w, logits[i], m->vocab, err));
+        QD_TRY(s->fn(s->fn_ctx, tile->first_row + at, n, logits[0], logits[1], err));
+    }
+out:
+    qd_scratch_back(&lane->scratch, mark);
+    return rc;
+}
+
+qd_code qd_stream_logits(qd_stream *a, qd_stream *b, qd_logits_pair_fn fn, void *ctx, qd_err *err)
+{
+    run *r = &a->r;
+    const qd_watch watch = watch_of(r);
+    qd_code rc = QD_OK;
+    a->other = b;
+    a->fn = fn;
+    a->fn_ctx = ctx;
+    r->layer = r->x->config.n_layers;
+    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &watch, &r->norm, err));
+    QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &watch, &r->head, err));
+    rc = qd_tiles_run(&r->tiles, pair_tile, a, progress, r, err);
+out:
+    return rc;
+}
+
+uint64_t qd_stream_vocab(const qd_stream *s)
+{
+    return s->r.x->config.vocab;
 }

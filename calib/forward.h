@@ -35,12 +35,23 @@ typedef struct qd_site {
     qd_site_kind kind;
     uint64_t layer; /* n_layers for the head */
     int64_t expert; /* -1 where there is none */
-    uint64_t tile;  /* calls of one tile come in a fixed order, from one thread; tiles come in any order */
+    uint64_t tile;  /* calls of one tile come in a fixed order, from one thread; tiles are begun in order */
+    uint64_t row;   /* of the tile's first token, among all tokens */
     unsigned worker;
     qd_lane *lane;  /* for qd_lane_tick() between pieces of long work, and for scratch */
     const float *x; /* [rows][cols] with ld */
     uint64_t rows, cols, ld;
 } qd_site;
+
+/* How far a layer is run: for linears that are quantized one after the other, each on what the ones before it give. */
+typedef enum qd_stage {
+    QD_STAGE_ALL,
+    QD_STAGE_MIXER_IN,  /* up to what q, k, v (the delta rule's projections) read; hidden vectors stay */
+    QD_STAGE_MIXER_OUT, /* up to what o (out_proj) reads; hidden vectors stay */
+    QD_STAGE_MLP_IN,    /* hidden vectors are those behind the token mixer; up to what gate and up read */
+    QD_STAGE_MLP_DOWN,  /* after MLP_IN: up to what down reads; hidden vectors stay */
+    QD_STAGE_MLP        /* after MLP_IN: the rest of the layer */
+} qd_stage;
 
 /* Every entry may be NULL. Entries with a worker are called by several threads at once. */
 typedef struct qd_forward_hooks {
@@ -61,6 +72,8 @@ typedef struct qd_forward_hooks {
                          qd_err *err);
     /* rows x vocab, dense. The head is not computed where this is NULL. */
     qd_code (*on_logits)(void *ctx, uint64_t first_row, uint64_t rows, const float *x, qd_err *err);
+    /* A tile failed: who waits for another tile in a hook gives up. From the tile's thread. */
+    void (*on_failure)(void *ctx);
     /* At least five times a second, from the caller's thread. n_ticks: pieces of work done so far, a heartbeat. */
     void (*on_progress)(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t tiles_done, uint64_t n_tiles,
                         uint64_t n_ticks);

@@ -63,11 +63,13 @@ qd_code qd_attention_run(const qd_step *s, const float *h, float *y, qd_err *err
     QD_TRY(qd_scratch_take(&lane->scratch, rows, kv, &v, err));
     QD_TRY(qd_scratch_take(&lane->scratch, rows, o, &out, err));
     QD_TRY(qd_step_see(s, QD_SITE_ATTN_IN, -1, h, rows, m->hidden, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MIXER_IN)) goto out;
     QD_TRY(lane->ops->linear(lane, in, rows, m->hidden, &w[QD_Q], q, q_cols, err));
     QD_TRY(lane->ops->linear(lane, in, rows, m->hidden, &w[QD_K], k, kv, err));
     QD_TRY(lane->ops->linear(lane, in, rows, m->hidden, &w[QD_V], v, kv, err));
     QD_TRY(attend(s, q, q_cols, q_head, k, v, out, err));
     QD_TRY(qd_step_see(s, QD_SITE_ATTN_OUT, -1, out, rows, o, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
     QD_TRY(lane->ops->linear(lane, in, rows, o, &w[QD_O], y, m->hidden, err));
 out:
     qd_scratch_back(&lane->scratch, mark);

@@ -110,9 +110,11 @@ qd_code qd_delta_run(const qd_step *s, const float *h, float *y, qd_err *err)
     QD_TRY(qd_scratch_take(&l->scratch, rows, m->v_heads, &g, err));
     QD_TRY(qd_scratch_take(&l->scratch, rows, value, &out, err));
     QD_TRY(qd_step_see(s, QD_SITE_DELTA_IN, -1, h, rows, m->hidden, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MIXER_IN)) goto out;
     QD_TRY(project(s, h, in, &p, err));
     QD_TRY(mix(s, &p, conv, beta, g, out, err));
     QD_TRY(qd_step_see(s, QD_SITE_DELTA_OUT, -1, out, rows, value, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
     QD_TRY(l->ops->linear(l, in, rows, value, &s->p->layer->w[QD_DELTA_OUT], y, m->hidden, err));
 out:
     qd_scratch_back(&l->scratch, mark);

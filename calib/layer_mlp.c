@@ -15,11 +15,13 @@ static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h
     QD_TRY(qd_scratch_take(&l->scratch, m, inter, &g, err));
     QD_TRY(qd_scratch_take(&l->scratch, m, inter, &u, err));
     QD_TRY(qd_step_see(s, w->in, w->expert, h, m, hidden, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MLP_IN)) goto out;
     QD_TRY(l->ops->linear(l, in, m, hidden, w->gate, g, inter, err));
     QD_TRY(l->ops->linear(l, in, m, hidden, w->up, u, inter, err));
     l->ops->silu_mul(l, g, inter, u, inter, m, inter);
     QD_TRY(qd_lane_tick(l, err));
     QD_TRY(qd_step_see(s, w->out, w->expert, g, m, inter, &in, err));
+    if (qd_step_ends(s, QD_STAGE_MLP_DOWN)) goto out;
     QD_TRY(l->ops->linear(l, in, m, inter, w->down, y, hidden, err));
 out:
     qd_scratch_back(&l->scratch, mark);

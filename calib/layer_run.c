@@ -13,6 +13,7 @@ qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const f
                     .layer = s->p->layer != NULL ? s->p->layer->number : s->p->m->n_layers,
                     .expert = expert,
                     .tile = s->tile->number,
+                    .row = s->tile->first_row,
                     .worker = s->worker,
                     .lane = s->lane,
                     .x = x,
@@ -45,11 +46,15 @@ qd_code qd_layer_run(const qd_step *s, qd_err *err)
     qd_code rc = QD_OK;
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &h, err));
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &y, err));
-    QD_TRY(norm(s, QD_IN_NORM, h, err));
-    QD_TRY(kind->linear_attention ? qd_delta_run(s, h, y, err) : qd_attention_run(s, h, y, err));
-    s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
+    if (s->p->stage != QD_STAGE_MLP_DOWN && s->p->stage != QD_STAGE_MLP) {
+        QD_TRY(norm(s, QD_IN_NORM, h, err));
+        QD_TRY(kind->linear_attention ? qd_delta_run(s, h, y, err) : qd_attention_run(s, h, y, err));
+        if (qd_step_ends(s, QD_STAGE_MIXER_IN) || qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
+        s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
+    }
     QD_TRY(norm(s, QD_POST_NORM, h, err));
     QD_TRY(kind->moe ? qd_moe_run(s, h, y, err) : qd_mlp_run(s, h, y, err));
+    if (qd_step_ends(s, QD_STAGE_MLP_IN) || qd_step_ends(s, QD_STAGE_MLP_DOWN)) goto out;
     s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
 out:
     qd_scratch_back(scratch, mark);

@@ -23,6 +23,7 @@ typedef struct qd_pass {
     const qd_layer *layer;
     const float *cos, *sin; /* [longest sequence][rope.dim / 2] */
     bool all_experts;
+    qd_stage stage;
     const qd_forward_hooks *hooks;
 } qd_pass;
 
@@ -54,6 +55,11 @@ QD_MUST_CHECK qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const 
 /* The values that linears read: x, or what the hook put in its place. Lives as long as the caller's scratch mark. */
 QD_MUST_CHECK qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows,
                                   uint64_t cols, const float **ret, qd_err *err);
+/* The stage is over once this much has been seen. */
+static inline bool qd_step_ends(const qd_step *s, qd_stage at)
+{
+    return s->p->stage == at;
+}
 static inline uint64_t qd_tile_rows_max(const qd_model_config *m)
 {
     return m->n_experts != 0 ? QD_TILE_ROWS_EXPERTS : QD_TILE_ROWS;

@@ -80,6 +80,12 @@ struct qd_ops {
     /* y [m][n] = x [m][k] w^T + bias. Errors: QD_E_CANCELED, QD_E_NO_MEMORY, QD_E_DEVICE. */
     qd_code (*linear)(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
                       qd_err *err);
+    /* C [m][n] (+)= A [m][k] B in F32, nothing rounded; b_rows: B is [n][k], else [k][n]. The same errors. */
+    qd_code (*gemm)(qd_lane *l, bool b_rows, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda,
+                    const float *b, uint64_t ldb, bool add, float *c, uint64_t ldc, qd_err *err);
+    /* C [m][n] += A^T B with A [k][m], B [k][n]; the same otherwise. */
+    qd_code (*gemm_at)(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
+                       uint64_t ldb, float *c, uint64_t ldc, qd_err *err);
     /* Causal attention with softmax in F32. The same errors. */
     qd_code (*attention)(qd_lane *l, const qd_attention *a, qd_err *err);
     /* Gated delta rule, in chunks, in F32; the result is rounded. q and k are L2-normalized here and q scaled by

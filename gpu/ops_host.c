@@ -9,9 +9,9 @@
 #define TABLE(name_, packs_, pack, unpack, linear_)                                                                 \
     {                                                                                                               \
         .name = name_, .packs = packs_, .numerics = qd_host_numerics, .weight_pack = pack, .weight_unpack = unpack, \
-        .linear = linear_, .attention = qd_host_attention, .delta_rule = qd_host_delta_rule,                        \
-        .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm, .rope = qd_host_rope,                       \
-        .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,                         \
+        .linear = linear_, .gemm = qd_host_gemm, .gemm_at = qd_host_gemm_at, .attention = qd_host_attention,        \
+        .delta_rule = qd_host_delta_rule, .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm,           \
+        .rope = qd_host_rope, .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,   \
         .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
         .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route, .load = qd_host_load, \
         .store = qd_host_store,                                                                                     \
