@@ -28,7 +28,8 @@
     X(QD_E_FULL, "queue_full", 1, 6)            \
     X(QD_E_TOO_LARGE, "too_large", 0, 3)        \
     X(QD_E_REFUSED, "refused", 0, 1)            \
-    X(QD_E_VERSION, "unknown_version", 1, 3)
+    X(QD_E_VERSION, "unknown_version", 1, 3)    \
+    X(QD_E_GANG, "gang_broken", 1, 1)
 
 typedef enum qd_code {
 #define X(code, name, retry, exit_code) code,
