@@ -56,7 +56,7 @@ static bool may_write(qd_log *l)
     if (l->lines_per_s == 0) return true;
     uint64_t now = qd_mono_ns() / 1000000, most = (uint64_t)l->lines_per_s * BURST_S * 1000;
     uint64_t passed = now - l->refilled_ms;
-    l->tokens_milli = passed > BURST_S * 1000 || l->tokens_milli + passed * l->lines_per_s > most
+    l->tokens_milli = passed > UINT64_C(1000) * BURST_S || l->tokens_milli + passed * l->lines_per_s > most
                           ? most
                           : l->tokens_milli + passed * l->lines_per_s;
     l->refilled_ms = now;

@@ -209,7 +209,8 @@ static void output_done(output *o, bool failed)
 static void show(const forward_args *a, const qd_dataset *ids, const output *o, const qd_forward_memory *m,
                  const qd_forward_stats *s)
 {
-    uint64_t tokens = ids->n_samples * ids->len, close = atomic_load(&o->n_close), routed = atomic_load(&o->n_routed);
+    uint64_t tokens = (uint64_t)ids->n_samples * ids->len, close = atomic_load(&o->n_close),
+             routed = atomic_load(&o->n_routed);
     double rate = s->run_s > 0 ? (double)s->flops / s->run_s * 1e-9 : 0;
     if (a->json) {
         char numerics[QD_FORWARD_NUMERICS_BYTES];

@@ -212,7 +212,7 @@ static qd_code go(follow *f, bool only_now, qd_cancel *cancel, qd_err *err)
         }
         if (rc == QD_E_AWAY && !f->away) (void)fprintf(stderr, "quantctl: the bus is away; waiting for it\n");
         f->away = rc == QD_E_AWAY;
-        if (f->away) (void)nanosleep(&(struct timespec){.tv_nsec = WAIT_MS * 1000000}, NULL);
+        if (f->away) (void)nanosleep(&(struct timespec){.tv_nsec = WAIT_MS * 1000000L}, NULL);
         if (rc != QD_OK && rc != QD_E_AWAY) return rc;
     }
     return QD_OK;

@@ -276,8 +276,6 @@ static qd_code read_start(qd_frames *frames, Quantd__ChildFrame **ret, qd_err *e
         (void)poll(&p, 1, -1);
     }
     if ((*ret)->body_case == QUANTD__CHILD_FRAME__BODY_START) return QD_OK;
-    qd_msg_free(*ret);
-    *ret = NULL;
     return qd_fail(err, QD_E_INPUT, "expected a start frame first");
 }
 

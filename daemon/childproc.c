@@ -187,9 +187,8 @@ static void put_error(qd_childproc *c, qd_code code, Quantd__ErrorClass class, c
     if (c->result.error == NULL) return;
     c->result.error->error_class = class;
     c->result.error->time_ms = qd_unix_ms();
-    qd_code ignored = qd_text_set(&c->result.error->code, qd_code_name(code), NULL);
-    ignored = qd_text_set(&c->result.error->message, text, NULL);
-    (void)ignored;
+    (void)!qd_text_set(&c->result.error->code, qd_code_name(code), NULL);
+    (void)!qd_text_set(&c->result.error->message, text, NULL);
 }
 
 static void kill_for(qd_childproc *c, const char *why)

@@ -99,7 +99,7 @@ static qd_code each_staging(const char *out, staging_fn fn, void *ctx, qd_err *e
     char parent[PATH_BYTES], path[PATH_BYTES + 512];
     const char *name = NULL;
     qd_code rc = split(out, parent, &name, err);
-    if (rc != QD_OK) return rc;
+    if (rc != QD_OK || name == NULL) return rc;
     DIR *d = opendir(parent);
     if (d == NULL && errno == ENOENT) return QD_OK;
     if (d == NULL) return qd_fail_errno(err, QD_E_IO, errno, "%s", parent);

@@ -191,7 +191,8 @@ int main(int argc, char **argv)
     sigset_t signals;
     qd_json_use_qd_memory();
     qd_fault_arm_from_env();
-    if (argc == 4 && strcmp(argv[1], "--child") == 0) return qd_child_main(atoi(argv[2]), atol(argv[3]));
+    if (argc == 4 && strcmp(argv[1], "--child") == 0)
+        return qd_child_main((int)strtol(argv[2], NULL, 10), strtol(argv[3], NULL, 10));
     int code = parse(argc, argv, &a);
     if (code >= 0) return code;
     /* Before the bus's library starts threads: signals are for the event loop alone. */

@@ -115,7 +115,7 @@ static qd_code heartbeat(qd_worker *w, qd_err *err)
 {
     char host[65] = "";
     struct sysinfo mem = {0};
-    const qd_progress *p = w->run.child == NULL ? NULL : qd_childproc_result_of(w->run.child)->progress;
+    qd_progress *p = w->run.child == NULL ? NULL : qd_childproc_result_of(w->run.child)->progress;
     qd_worker_heartbeat *h = qd_worker_heartbeat_new();
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a heartbeat");
     (void)gethostname(host, sizeof host - 1);
@@ -125,7 +125,7 @@ static qd_code heartbeat(qd_worker *w, qd_err *err)
     h->host_memory_bytes = (uint64_t)mem.totalram * mem.mem_unit;
     h->host_memory_free_bytes = (uint64_t)(mem.freeram + mem.bufferram) * mem.mem_unit;
     h->epoch = w->run.task == NULL ? 0 : qd_task_record(w->run.task)->epoch;
-    h->progress = (qd_progress *)(uintptr_t)p; /* lent */
+    h->progress = p; /* lent */
     h->started_ms = w->started_ms;
     h->sent_ms = qd_unix_ms();
     h->jobs_done = w->jobs_done;
