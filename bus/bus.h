@@ -100,6 +100,12 @@ typedef enum qd_bus_feed_event {
                      not told before the next SYNCED is gone */
 } qd_bus_feed_event;
 
+/* What was published to a subject since the last look. Not what: only that, and how to know one's own writes again. */
+typedef struct qd_bus_news {
+    uint64_t n;    /* messages, whether a stream took them or not; 0: none. Some may have been missed */
+    uint64_t hash; /* qd_hash64() of the data of the last one */
+} qd_bus_news;
+
 typedef struct qd_bus_state {
     bool connected;
     uint64_t connects;     /* how often, so far */
@@ -110,6 +116,7 @@ typedef struct qd_bus_state {
 typedef struct qd_bus qd_bus;
 typedef struct qd_bus_pull qd_bus_pull;
 typedef struct qd_bus_feed qd_bus_feed;
+typedef struct qd_bus_hint qd_bus_hint;
 
 typedef struct qd_bus_ops {
     qd_code (*publish)(qd_bus *b, const qd_bus_pub *p, qd_bus_puback *ret, qd_err *err);
@@ -132,6 +139,10 @@ typedef struct qd_bus_ops {
                          qd_err *err);
     int (*feed_fd)(qd_bus *b, qd_bus_feed *f);
     void (*feed_close)(qd_bus *b, qd_bus_feed *f);
+    qd_code (*hint_open)(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err);
+    void (*hint_take)(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret);
+    int (*hint_fd)(qd_bus *b, qd_bus_hint *h);
+    void (*hint_close)(qd_bus *b, qd_bus_hint *h);
     void (*state)(qd_bus *b, qd_bus_state *ret);
     void (*free)(qd_bus *b);
 } qd_bus_ops;
@@ -241,6 +252,27 @@ static inline int qd_bus_feed_fd(qd_bus *b, qd_bus_feed *f)
 static inline void qd_bus_feed_close(qd_bus *b, qd_bus_feed *f)
 {
     if (f != NULL) b->ops->feed_close(b, f);
+}
+/* Hears that something is published to a subject (of a stream or a key, no wildcards), without asking the server for a
+ * consumer: where a feed for each of thousands of subjects would weigh on every write. Hints get lost: look at the
+ * thing itself after opening, and now and then. */
+static inline QD_MUST_CHECK qd_code qd_bus_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err)
+{
+    return b->ops->hint_open(b, subject, ret, err);
+}
+/* What came since the last call; never waits. After a reconnect it counts two, as something may have been missed. */
+static inline void qd_bus_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret)
+{
+    b->ops->hint_take(b, h, ret);
+}
+/* Readable while hint_take() has something to tell; -1 where there is no such thing (bus_mem). */
+static inline int qd_bus_hint_fd(qd_bus *b, qd_bus_hint *h)
+{
+    return b->ops->hint_fd(b, h);
+}
+static inline void qd_bus_hint_close(qd_bus *b, qd_bus_hint *h)
+{
+    if (h != NULL) b->ops->hint_close(b, h);
 }
 static inline void qd_bus_state_get(qd_bus *b, qd_bus_state *ret)
 {

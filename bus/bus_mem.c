@@ -294,6 +294,10 @@ static const qd_bus_ops mem_ops = {.publish = mem_publish,
                                    .feed_next = qd_mem_feed_next,
                                    .feed_fd = qd_mem_feed_fd,
                                    .feed_close = qd_mem_feed_close,
+                                   .hint_open = qd_mem_hint_open,
+                                   .hint_take = qd_mem_hint_take,
+                                   .hint_fd = qd_mem_hint_fd,
+                                   .hint_close = qd_mem_hint_close,
                                    .state = mem_state,
                                    .free = mem_client_free};
 

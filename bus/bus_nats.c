@@ -223,6 +223,10 @@ static const qd_bus_ops nats_ops = {.publish = qd_nats_publish,
                                     .feed_next = qd_nats_feed_next,
                                     .feed_fd = qd_nats_feed_fd,
                                     .feed_close = qd_nats_feed_close,
+                                    .hint_open = qd_nats_hint_open,
+                                    .hint_take = qd_nats_hint_take,
+                                    .hint_fd = qd_nats_hint_fd,
+                                    .hint_close = qd_nats_hint_close,
                                     .state = nats_state,
                                     .free = nats_free};
 

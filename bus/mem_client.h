@@ -77,7 +77,7 @@ QD_MUST_CHECK qd_code qd_mem_come(qd_mem_client *c, qd_err *err);
 /* A write with its fate: now, never, late, or now with its reply lost. */
 QD_MUST_CHECK qd_code qd_mem_do(qd_mem_client *c, const qd_mem_write *w, qd_bus_puback *ret, qd_err *err);
 
-/* The seam's entries, a file each: mem_pull.c, mem_feed.c. */
+/* The seam's entries, a file each: mem_pull.c, mem_feed.c, mem_hint.c. */
 qd_code qd_mem_pull_open(qd_bus *b, const qd_bus_pull_spec *spec, qd_bus_pull **ret, qd_err *err);
 qd_code qd_mem_pull_fetch(qd_bus *b, qd_bus_pull *p, uint64_t wait_ms, qd_bus_msg *ret, bool *ret_got, qd_err *err);
 qd_code qd_mem_pull_ack(qd_bus *b, const qd_bus_msg *m, qd_err *err);
@@ -92,6 +92,10 @@ qd_code qd_mem_feed_next(qd_bus *b, qd_bus_feed *f, uint64_t wait_ms, qd_bus_fee
                          qd_err *err);
 int qd_mem_feed_fd(qd_bus *b, qd_bus_feed *f);
 void qd_mem_feed_close(qd_bus *b, qd_bus_feed *f);
+qd_code qd_mem_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err);
+void qd_mem_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret);
+int qd_mem_hint_fd(qd_bus *b, qd_bus_hint *h);
+void qd_mem_hint_close(qd_bus *b, qd_bus_hint *h);
 qd_bus_feed *qd_mem_feed_break(qd_bus_feed *f); /* it has to start again; returns the client's next one */
 
 #endif

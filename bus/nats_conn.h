@@ -71,6 +71,10 @@ void qd_nats_pull_close(qd_bus *b, qd_bus_pull *p);
 qd_code qd_nats_feed_open(qd_bus *b, const qd_bus_feed_spec *spec, qd_bus_feed **ret, qd_err *err);
 qd_code qd_nats_feed_next(qd_bus *b, qd_bus_feed *f, uint64_t wait_ms, qd_bus_feed_event *ret_event, qd_bus_msg *ret,
                           qd_err *err);
+qd_code qd_nats_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err);
+void qd_nats_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret);
+int qd_nats_hint_fd(qd_bus *b, qd_bus_hint *h);
+void qd_nats_hint_close(qd_bus *b, qd_bus_hint *h);
 int qd_nats_feed_fd(qd_bus *b, qd_bus_feed *f);
 void qd_nats_feed_close(qd_bus *b, qd_bus_feed *f);
 

@@ -235,7 +235,7 @@ static void follow_record(qd_worker *w, uint64_t now)
     int fd = qd_task_fd(r->task);
     if (fd < 0 && now < r->poll_ms) return;
     r->poll_ms = now + (fd < 0 ? POLL_MS : POLL_FD_MS);
-    qd_code rc = qd_worker_asked(w, qd_task_poll(r->task, 0, &err));
+    qd_code rc = qd_worker_asked(w, qd_task_poll(r->task, &err));
     heed(w, rc, &err);
 }
 

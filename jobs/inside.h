@@ -50,6 +50,9 @@ static inline uint64_t qd_jobs_mono_ms(const qd_jobs *j)
 /* Decodes a record and checks that it is the job's; counts what cannot be read. */
 QD_MUST_CHECK qd_code qd_record_decode(qd_jobs *j, const qd_bus_msg *m, const char *id, qd_job_record **ret,
                                        qd_err *err);
+/* qd_jobs_get(), and the hash of what was read as qd_bus_news has it. */
+QD_MUST_CHECK qd_code qd_record_get(qd_jobs *j, const char *id, qd_job_record **ret, uint64_t *ret_rev,
+                                    uint64_t *ret_hash, qd_err *err);
 /* Writes rec, with updated_ms set, if its revision is still expect. */
 QD_MUST_CHECK qd_code qd_record_put(qd_jobs *j, qd_job_record *rec, uint64_t expect, uint64_t *ret_rev, qd_err *err);
 /* Read, decide, compare-and-set, again when somebody was faster or no answer came: fn must therefore know its own work

@@ -1,4 +1,5 @@
 /* record.c -- job.<id>: read, checked, and written by compare-and-set. */
+#include "base/hash.h"
 #include "base/mem.h"
 #include "jobs/inside.h"
 
@@ -22,12 +23,19 @@ qd_code qd_record_decode(qd_jobs *j, const qd_bus_msg *m, const char *id, qd_job
 
 qd_code qd_jobs_get(qd_jobs *j, const char *id, qd_job_record **ret, uint64_t *ret_rev, qd_err *err)
 {
+    return qd_record_get(j, id, ret, ret_rev, NULL, err);
+}
+
+qd_code qd_record_get(qd_jobs *j, const char *id, qd_job_record **ret, uint64_t *ret_rev, uint64_t *ret_hash,
+                      qd_err *err)
+{
     char key[QD_SUBJECT_BYTES];
     qd_bus_msg m = {0};
     qd_code rc = qd_key(QD_KEY_JOB, id, key, err);
     if (rc == QD_OK) rc = qd_bus_kv_get(j->bus, QD_BUCKET_JOBS, key, &m, err);
     if (rc == QD_OK) rc = qd_record_decode(j, &m, id, ret, err);
     if (rc == QD_OK && ret_rev != NULL) *ret_rev = m.seq;
+    if (rc == QD_OK && ret_hash != NULL) *ret_hash = qd_hash64(m.data, m.bytes, 0);
     qd_bus_msg_done(&m);
     return rc;
 }

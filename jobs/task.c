@@ -1,4 +1,5 @@
 /* task.c -- a job in work: its fence, lease, progress and log. */
+#include "base/hash.h"
 #include "base/mem.h"
 #include "jobs/task_inside.h"
 
@@ -7,7 +8,8 @@
 #include <string.h>
 
 enum {
-    POLL_MSGS_MAX = 64
+    LOOKS_MAX = 5, /* for something that was heard of and is not there */
+    LOOK_AGAIN_MS = 50
 };
 
 qd_code qd_task_new(qd_jobs *j, qd_bus_msg *m, qd_job_record *rec, uint64_t rev, qd_task **ret, qd_err *err)
@@ -27,7 +29,7 @@ qd_code qd_task_new(qd_jobs *j, qd_bus_msg *m, qd_job_record *rec, uint64_t rev,
 void qd_task_free(qd_task *t)
 {
     if (t == NULL) return;
-    qd_bus_feed_close(t->j->bus, t->feed);
+    qd_bus_hint_close(t->j->bus, t->hint);
     qd_bus_msg_done(&t->msg);
     qd_msg_free(t->rec);
     qd_free(t);
@@ -64,7 +66,7 @@ qd_code qd_task_look(qd_task *t, qd_err *err)
 {
     qd_job_record *rec = NULL;
     uint64_t rev = 0;
-    qd_code rc = qd_jobs_get(t->j, t->rec->id, &rec, &rev, err);
+    qd_code rc = qd_record_get(t->j, t->rec->id, &rec, &rev, &t->known_hash, err);
     if (rc == QD_E_NOT_FOUND) rc = qd_fail(err, QD_E_CONFLICT, "job %s is deleted", t->rec->id);
     if (rc != QD_OK) {
         t->stale = true;
@@ -106,6 +108,7 @@ qd_code qd_task_write(qd_task *t, qd_job_state from, qd_job_state to, qd_task_fn
         rc = qd_record_put(t->j, t->rec, expect, &t->rev, err);
         if (rc == QD_OK) {
             t->stale = false;
+            t->known_hash = qd_hash64(t->j->buf.data, t->j->buf.len, 0); /* our own write is no news */
             return QD_OK;
         }
         if (rc != QD_E_CONFLICT && rc != QD_E_AWAY) return rc;
@@ -129,31 +132,39 @@ qd_code qd_task_renew(qd_task *t, qd_err *err)
     return rc != QD_OK ? rc : lease; /* until it has stopped, one that is to be canceled keeps its lease */
 }
 
-qd_code qd_task_poll(qd_task *t, uint64_t wait_ms, qd_err *err)
+/* Opens the hints of the record; whatever came before them has to be looked at. */
+static qd_code listen(qd_task *t, qd_err *err)
 {
-    char key[QD_SUBJECT_BYTES];
-    bool news = false;
-    qd_code rc = QD_OK;
-    if (t->feed == NULL) {
-        QD_TRY(qd_key(QD_KEY_JOB, t->rec->id, key, err));
-        QD_TRY(qd_bus_kv_watch(t->j->bus, QD_BUCKET_JOBS, key, &t->feed, err));
+    char key[QD_SUBJECT_BYTES], subject[QD_SUBJECT_BYTES + 16];
+    qd_code rc = qd_key(QD_KEY_JOB, t->rec->id, key, err);
+    if (rc != QD_OK) return rc;
+    (void)snprintf(subject, sizeof subject, "$KV." QD_BUCKET_JOBS ".%s", key);
+    rc = qd_bus_hint_open(t->j->bus, subject, &t->hint, err);
+    if (rc == QD_OK) t->looks_left = 1;
+    return rc;
+}
+
+qd_code qd_task_poll(qd_task *t, qd_err *err)
+{
+    qd_bus_news news = {0};
+    qd_code rc = t->hint == NULL ? listen(t, err) : QD_OK;
+    if (rc != QD_OK) return rc;
+    qd_bus_hint_take(t->j->bus, t->hint, &news);
+    if (news.n > 1 || (news.n == 1 && news.hash != t->known_hash)) {
+        t->looks_left = LOOKS_MAX;
+        t->look_ms = 0;
+        t->told_hash = news.hash;
     }
-    for (int i = 0; i < POLL_MSGS_MAX; i++) {
-        qd_bus_msg m = {0};
-        qd_bus_feed_event event = QD_FEED_NONE;
-        QD_TRY(qd_bus_feed_next(t->j->bus, t->feed, news ? 0 : wait_ms, &event, &m, err));
-        news = news || (event == QD_FEED_MSG && m.seq > t->rev);
-        qd_bus_msg_done(&m);
-        if (event == QD_FEED_NONE) break;
-    }
-    if (news) rc = qd_task_look(t, err);
-out:
+    if (t->looks_left == 0 || qd_jobs_mono_ms(t->j) < t->look_ms) return QD_OK;
+    rc = qd_task_look(t, err);
+    if (rc != QD_E_AWAY) t->looks_left = t->known_hash == t->told_hash ? 0 : t->looks_left - 1;
+    t->look_ms = qd_jobs_mono_ms(t->j) + LOOK_AGAIN_MS;
     return rc;
 }
 
 int qd_task_fd(qd_task *t)
 {
-    return t->feed == NULL ? -1 : qd_bus_feed_fd(t->j->bus, t->feed);
+    return t->hint == NULL ? -1 : qd_bus_hint_fd(t->j->bus, t->hint);
 }
 
 qd_code qd_task_set_progress(qd_task *t, const qd_progress *p, qd_err *err)

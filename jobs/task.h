@@ -38,9 +38,10 @@ void qd_task_free(qd_task *t);                                  /* lets go witho
 QD_MUST_CHECK qd_code qd_task_renew(qd_task *t, qd_err *err);
 /* Reads the record and nothing else. Also the answer to a poll that saw a change. */
 QD_MUST_CHECK qd_code qd_task_check(qd_task *t, qd_err *err);
-/* Follows the record: QD_OK, QD_E_CANCELED, QD_E_CONFLICT as above; waits up to wait_ms for news. fd: readable when
- * there may be some (-1: none); a lost watch shows at the next renew. */
-QD_MUST_CHECK qd_code qd_task_poll(qd_task *t, uint64_t wait_ms, qd_err *err);
+/* Follows the record: QD_OK, QD_E_CANCELED, QD_E_CONFLICT as above. It hears of writes and reads then; call it when fd
+ * is readable (-1: none) and a few times a second, as a write may be heard of before it can be read. What it does not
+ * hear of shows at the next renew. */
+QD_MUST_CHECK qd_code qd_task_poll(qd_task *t, qd_err *err);
 int qd_task_fd(qd_task *t);
 /* Into the record, by compare-and-set; every few seconds at most. Texts are copied. */
 QD_MUST_CHECK qd_code qd_task_progress(qd_task *t, const qd_progress *p, qd_err *err);

@@ -14,9 +14,12 @@ struct qd_task {
     uint64_t stored_lines;
     bool stale; /* a write may or may not have happened: read before the next one */
     bool resume;
-    bool counted;       /* this failure is in j->node_failures */
-    qd_job_state asked; /* the state that was last asked for: found in the record, it was this task */
-    qd_bus_feed *feed;
+    bool counted;                   /* this failure is in j->node_failures */
+    qd_job_state asked;             /* the state that was last asked for: found in the record, it was this task */
+    qd_bus_hint *hint;              /* of the record; opened at the first poll */
+    uint64_t known_hash, told_hash; /* of the record as last read or written, and as last heard of */
+    unsigned looks_left; /* heard of, not yet seen: a hint can be faster than the store, or a write refused */
+    uint64_t look_ms;
 };
 
 /* Makes a task of a record just written; takes *m and rec. */

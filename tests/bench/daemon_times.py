@@ -52,9 +52,9 @@ def told(c, job, words):
     return [e["time_ms"] for e in c.ctl("logs", job, "--json").events() if words in e.get("message", "")]
 
 
-def cancels(c, n, model, wait_s, *submit, template=qd.TEMPLATE):
+def cancels(c, n, model, lease_ms, wait_s, *submit, template=qd.TEMPLATE):
     """n jobs canceled at random moments; those that were done before are done again."""
-    w = c.worker(f"c-{template}", "threads=1", "lease=15s", "log_level=info", env={"QD_FAULT": "flood:1"})
+    w = c.worker(f"c-{template}", "threads=1", f"lease={lease_ms}ms", "log_level=info", env={"QD_FAULT": "flood:1"})
     rows = {"seen": [], "canceled": [], "asked": []}
     rng = random.Random(1)
     for i in range(2 * n):
@@ -126,9 +126,9 @@ def main():
             c.start_server()
             if o.cancels:
                 model = layers_of_8b(os.path.join(d, "8b"))
-                result["data_free"] = cancels(c, o.cancels, model, 0.8, *SLOW)
+                result["data_free"] = cancels(c, o.cancels, model, o.lease, 0.8, *SLOW)
                 print(f"daemon_times: {result}", file=sys.stderr, flush=True)
-                result["calibrated"] = cancels(c, o.cancels, model, 3, "--calib", ids(os.path.join(d, "ids.safetensors"), 8192),
+                result["calibrated"] = cancels(c, o.cancels, model, o.lease, 3, "--calib", ids(os.path.join(d, "ids.safetensors"), 8192),
                                                template="nvfp4-w4a4")
                 shutil.rmtree(model)
             if o.takeovers:

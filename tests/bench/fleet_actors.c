@@ -264,7 +264,7 @@ static qd_code run_task(fleet *f, worker *w, uint64_t now, qd_err *err)
     }
     if (now >= w->poll_ms) {
         w->poll_ms = now + POLL_FD_MS;
-        QD_TRY(qd_task_poll(w->task, 0, err));
+        QD_TRY(qd_task_poll(w->task, err));
     }
     if (now >= w->log_ms) {
         w->log_ms = UINT64_MAX;

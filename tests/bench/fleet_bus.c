@@ -110,6 +110,22 @@ static void c_feed_close(qd_bus *b, qd_bus_feed *f)
     of(b)->n[FEED_CLOSE]++;
     qd_bus_feed_close(of(b)->real, f);
 }
+static qd_code c_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err)
+{
+    return qd_bus_hint_open(of(b)->real, subject, ret, err);
+}
+static void c_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret)
+{
+    qd_bus_hint_take(of(b)->real, h, ret);
+}
+static int c_hint_fd(qd_bus *b, qd_bus_hint *h)
+{
+    return qd_bus_hint_fd(of(b)->real, h);
+}
+static void c_hint_close(qd_bus *b, qd_bus_hint *h)
+{
+    qd_bus_hint_close(of(b)->real, h);
+}
 static void c_state(qd_bus *b, qd_bus_state *ret)
 {
     qd_bus_state_get(of(b)->real, ret);
@@ -136,6 +152,10 @@ static const qd_bus_ops counted_ops = {.publish = c_publish,
                                        .feed_next = c_feed_next,
                                        .feed_fd = c_feed_fd,
                                        .feed_close = c_feed_close,
+                                       .hint_open = c_hint_open,
+                                       .hint_take = c_hint_take,
+                                       .hint_fd = c_hint_fd,
+                                       .hint_close = c_hint_close,
                                        .state = c_state,
                                        .free = c_free};
 

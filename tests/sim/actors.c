@@ -136,7 +136,7 @@ static void run_task(actor *a, qd_task *t)
             rc = qd_task_renew(t, NULL);
             renew_ms = sim_now() + LEASE_MS / 3;
         } else if (how == WORK && sim_chance(16384)) {
-            rc = qd_task_poll(t, 0, NULL);
+            rc = qd_task_poll(t, NULL);
         } else if (how == WORK && sim_chance(16384)) {
             p.permille = step * 100;
             rc = qd_task_progress(t, &p, NULL);

@@ -144,6 +144,23 @@ static void s_feed_close(qd_bus *b, qd_bus_feed *f)
 {
     qd_bus_feed_close(real(b), f);
 }
+static qd_code s_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err)
+{
+    GATE;
+    return qd_bus_hint_open(real(b), subject, ret, err);
+}
+static void s_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret)
+{
+    qd_bus_hint_take(real(b), h, ret);
+}
+static int s_hint_fd(qd_bus *b, qd_bus_hint *h)
+{
+    return qd_bus_hint_fd(real(b), h);
+}
+static void s_hint_close(qd_bus *b, qd_bus_hint *h)
+{
+    qd_bus_hint_close(real(b), h);
+}
 static void s_state(qd_bus *b, qd_bus_state *ret)
 {
     qd_bus_state_get(real(b), ret);
@@ -170,6 +187,10 @@ static const qd_bus_ops sim_ops = {.publish = s_publish,
                                    .feed_next = s_feed_next,
                                    .feed_fd = s_feed_fd,
                                    .feed_close = s_feed_close,
+                                   .hint_open = s_hint_open,
+                                   .hint_take = s_hint_take,
+                                   .hint_fd = s_hint_fd,
+                                   .hint_close = s_hint_close,
                                    .state = s_state,
                                    .free = s_free};
 

@@ -1,5 +1,6 @@
 #include "tests/unit/bus/conformance.h"
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "proto/subject.h"
 
@@ -273,6 +274,49 @@ static void a_message_is_stored_once_under_its_id(void **state)
     FAILS(QD_E_INPUT, conformance_publish(h->a, "quant.event.a.w", "x", "a\r\nb", QD_REV_ANY, &two, &err));
 }
 
+/* Hints come by themselves, a moment later than the answer of the write. Until the last one is of this text. */
+static void hears(harness *h, qd_bus_hint *hint, const char *text)
+{
+    qd_bus_news news = {0};
+    uint64_t want = qd_hash64(text, strlen(text), 0), n = 0;
+    for (int i = 0; i < 400 && (n == 0 || news.hash != want); i++) {
+        qd_bus_news more = {0};
+        qd_bus_hint_take(h->b, hint, &more);
+        n += more.n;
+        if (more.n != 0) news = more;
+        if (more.n == 0) h->sleep_ms(h->ctx, 20);
+    }
+    assert_true(n > 0);
+    assert_true(news.hash == want);
+}
+
+static void a_hint_tells_that_something_was_written_and_what_its_hash_is(void **state)
+{
+    harness *h = *state;
+    qd_bus_hint *hint = NULL;
+    qd_bus_news news = {.n = 7};
+    FAILS(QD_E_INPUT, qd_bus_hint_open(h->b, "$KV.jobs.job.*", &hint, &err));
+    (void)put(h->a, "job.hinted", "before", QD_REV_ABSENT);
+    OK(qd_bus_hint_open(h->b, "$KV.jobs.job.hinted", &hint, &err));
+    qd_bus_msg m = {0};
+    OK(qd_bus_kv_get(h->b, QD_BUCKET_JOBS, "job.hinted", &m, &err)); /* from now on the server knows of it */
+    qd_bus_msg_done(&m);
+    qd_bus_hint_take(h->b, hint, &news);
+    assert_int_equal(news.n, 0);
+    (void)put(h->a, "job.hinted-not", "other", QD_REV_ABSENT);
+    (void)put(h->a, "job.hinted", "one", QD_REV_ANY);
+    hears(h, hint, "one");
+    (void)put(h->a, "job.hinted", "two", QD_REV_ANY);
+    (void)put(h->b, "job.hinted", "three", QD_REV_ANY);
+    hears(h, hint, "three");
+    OK(qd_bus_kv_delete(h->a, QD_BUCKET_JOBS, "job.hinted", QD_REV_ANY, &err));
+    hears(h, hint, "");
+    qd_bus_hint_take(h->b, hint, &news);
+    assert_int_equal(news.n, 0);
+    qd_bus_hint_close(h->b, hint);
+    qd_bus_hint_close(h->b, NULL);
+}
+
 static void a_feed_tells_a_stream_from_a_sequence_on_with_headers(void **state)
 {
     harness *h = *state;
@@ -359,6 +403,7 @@ const struct CMUnitTest conformance_kv[] = {
     cmocka_unit_test(a_watch_of_nothing_is_synced_at_once),
     cmocka_unit_test(markers_are_taken_away_and_nothing_else),
     cmocka_unit_test(a_message_is_stored_once_under_its_id),
+    cmocka_unit_test(a_hint_tells_that_something_was_written_and_what_its_hash_is),
     cmocka_unit_test(a_feed_tells_a_stream_from_a_sequence_on_with_headers),
     cmocka_unit_test(times_are_the_servers_and_tell_an_age),
     cmocka_unit_test(a_client_knows_that_it_is_connected),

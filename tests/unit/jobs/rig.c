@@ -99,6 +99,22 @@ static void r_feed_close(qd_bus *b, qd_bus_feed *f)
 {
     qd_bus_feed_close(real(b), f);
 }
+static qd_code r_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_err *err)
+{
+    return qd_bus_hint_open(real(b), subject, ret, err);
+}
+static void r_hint_take(qd_bus *b, qd_bus_hint *h, qd_bus_news *ret)
+{
+    qd_bus_hint_take(real(b), h, ret);
+}
+static int r_hint_fd(qd_bus *b, qd_bus_hint *h)
+{
+    return qd_bus_hint_fd(real(b), h);
+}
+static void r_hint_close(qd_bus *b, qd_bus_hint *h)
+{
+    qd_bus_hint_close(real(b), h);
+}
 static void r_state(qd_bus *b, qd_bus_state *ret)
 {
     qd_bus_state_get(real(b), ret);
@@ -125,6 +141,10 @@ static const qd_bus_ops rig_ops = {.publish = r_publish,
                                    .feed_next = r_feed_next,
                                    .feed_fd = r_feed_fd,
                                    .feed_close = r_feed_close,
+                                   .hint_open = r_hint_open,
+                                   .hint_take = r_hint_take,
+                                   .hint_fd = r_hint_fd,
+                                   .hint_close = r_hint_close,
                                    .state = r_state,
                                    .free = r_free};
 

@@ -37,7 +37,7 @@ static void live(rig *r)
     for (int i = 0; i < 2; i++) {
         (void)!qd_task_renew(t, NULL);
         (void)!qd_task_progress(t, &p, NULL);
-        (void)!qd_task_poll(t, 0, NULL);
+        (void)!qd_task_poll(t, NULL);
     }
     rename_out(r, t);
     qd_code rc = QD_E_NO_MEMORY;

@@ -72,10 +72,10 @@ static void a_cancel_is_seen_by_every_call(void **state)
         create(r, "j1");
         qd_task *t = take_run(r, &r->w1);
         r->staging = 1;
-        assert_int_equal(qd_task_poll(t, 0, &err), QD_OK);
+        assert_int_equal(qd_task_poll(t, &err), QD_OK);
         assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_OK);
         assert_int_equal(s, QD_JOB_CANCELING);
-        qd_code rc = call == 0   ? qd_task_poll(t, 0, &err)
+        qd_code rc = call == 0   ? qd_task_poll(t, &err)
                      : call == 1 ? qd_task_renew(t, &err)
                      : call == 2 ? qd_task_progress(t, &p, &err)
                      : call == 3 ? qd_task_may_commit(t, &err)
@@ -99,9 +99,17 @@ static void a_poll_without_news_reads_nothing(void **state)
     (void)state;
     qd_task *t = NULL;
     rig *r = rig_running(&t);
-    assert_int_equal(qd_task_poll(t, 0, NULL), QD_OK);
+    assert_int_equal(qd_task_poll(t, NULL), QD_OK);
     lose(&r->w1, LOSE_REQUEST, 0);
-    assert_int_equal(qd_task_poll(t, 0, NULL), QD_OK);
+    assert_int_equal(qd_task_poll(t, NULL), QD_OK);
+    assert_int_equal(r->w1.calls, 0);
+    qd_progress p;
+    quantd__progress__init(&p);
+    p.permille = 10;
+    lose(&r->w1, LOSE_NOTHING, 0);
+    assert_int_equal(qd_task_progress(t, &p, NULL), QD_OK);
+    lose(&r->w1, LOSE_REQUEST, 99);
+    assert_int_equal(qd_task_poll(t, NULL), QD_OK); /* it heard of its own write, and knows it */
     assert_int_equal(r->w1.calls, 0);
     assert_int_equal(qd_task_fd(t), -1);
     rig_done(r, t);
