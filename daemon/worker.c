@@ -14,7 +14,6 @@
 enum {
     FETCH_MS = 1000,    /* without a hint */
     FETCH_HINT_MS = 50, /* with one: a job is seen in a lane */
-    ORDER_MS = 1000,
     LEAKS_MS = 60000,
     AWAY_MS = 100,
     AWAY_MS_MIN = 20,
@@ -162,7 +161,7 @@ static void duties(qd_worker *w, uint64_t now)
     }
     if (now >= w->order_ms && qd_worker_up(w)) {
         bool drain = false;
-        w->order_ms = now + ORDER_MS;
+        w->order_ms = now + w->settings->heartbeat_ms; /* a question of every worker, as a heartbeat is */
         complain(w, qd_jobs_order(w->jobs, &drain, &err), "orders", &err);
         if (drain && !w->draining) {
             w->ordered = true;

@@ -26,7 +26,9 @@ struct qd_jobs {
     qd_buf buf; /* scratch for encoding */
     qd_view view;
     qd_bus_pull *lanes[QD_JOBS_LANES]; /* best first; owned */
+    qd_lane lane_of[QD_JOBS_LANES];
     size_t n_lanes;
+    uint64_t lanes_all_ms; /* own clock: until then only lanes with live jobs are asked */
     uint32_t node_failures;
     uint64_t order_rev;
     char last_tenant[QD_ID_BYTES]; /* served last by admission */

@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    ALL_LANES_MS = 10000
+};
+
 static qd_code open_lane(qd_jobs *j, const qd_lane *lane, qd_err *err)
 {
     char filter[QD_SUBJECT_BYTES], durable[QD_SUBJECT_BYTES];
@@ -12,7 +16,7 @@ static qd_code open_lane(qd_jobs *j, const qd_lane *lane, qd_err *err)
     qd_bus_pull_spec spec = {
         .stream = QD_STREAM_JOBS, .durable = durable, .filter = filter, .ack_wait_ms = j->opts.lease_ms};
     if (rc == QD_OK) rc = qd_bus_pull_open(j->bus, &spec, &j->lanes[j->n_lanes], err);
-    if (rc == QD_OK) j->n_lanes++;
+    if (rc == QD_OK) j->lane_of[j->n_lanes++] = *lane;
     return rc;
 }
 
@@ -36,11 +40,17 @@ qd_code qd_jobs_lanes_open(qd_jobs *j, const char *device_class, const char *num
     return rc;
 }
 
+/* A lane without a job that lives is asked now and then only: with every priority and numerics id there are twenty, and
+ * thousands of idle workers ask every second. */
 qd_code qd_jobs_fetch(qd_jobs *j, qd_bus_msg *ret, bool *ret_got, qd_err *err)
 {
     qd_code rc = QD_OK;
+    uint64_t now_ms = qd_jobs_mono_ms(j);
+    bool all = now_ms >= j->lanes_all_ms;
+    if (all) j->lanes_all_ms = now_ms + ALL_LANES_MS;
     *ret_got = false;
     for (size_t i = 0; i < j->n_lanes && !*ret_got && rc == QD_OK; i++)
-        rc = qd_bus_pull_fetch(j->bus, j->lanes[i], j->opts.step_ms, ret, ret_got, err);
+        if (all || qd_view_may_hold(&j->view, &j->lane_of[i]))
+            rc = qd_bus_pull_fetch(j->bus, j->lanes[i], j->opts.step_ms, ret, ret_got, err);
     return rc;
 }

@@ -53,6 +53,44 @@ qd_tenant *qd_view_tenant(qd_view *v, const char *id)
     return t;
 }
 
+static bool same_lane(const qd_lane *a, const qd_lane *b)
+{
+    return a->priority == b->priority && strcmp(a->device_class, b->device_class) == 0 &&
+           strcmp(a->numerics_id, b->numerics_id) == 0;
+}
+
+static size_t lane_at(const qd_view *v, const qd_lane *lane)
+{
+    size_t i = 0;
+    while (i < v->n_lanes && !same_lane(&v->lanes[i].lane, lane)) i++;
+    return i;
+}
+
+/* A lane's place; QD_VIEW_LANES_MAX: there are too many. */
+static size_t lane_for(qd_view *v, const qd_lane *lane)
+{
+    size_t i = lane_at(v, lane);
+    if (i < v->n_lanes || i == QD_VIEW_LANES_MAX) {
+        v->more_lanes = v->more_lanes || i == QD_VIEW_LANES_MAX;
+        return i;
+    }
+    v->lanes[v->n_lanes++] = (qd_view_lane){.lane = *lane};
+    return i;
+}
+
+/* Counts a job among the live ones of its lane, or no more. */
+static void count_live(qd_view *v, const qd_view_job *job, bool in)
+{
+    if (job->lane == QD_VIEW_LANES_MAX || qd_job_state_terminal(job->seen.state)) return;
+    v->lanes[job->lane].live += in ? 1 : (size_t)-1;
+}
+
+bool qd_view_may_hold(const qd_view *v, const qd_lane *lane)
+{
+    size_t i = lane_at(v, lane);
+    return !v->synced || (i < v->n_lanes ? v->lanes[i].live != 0 : v->more_lanes);
+}
+
 static size_t state_of(qd_job_state s)
 {
     return (unsigned)s < QD_JOB_STATES ? (size_t)s : 0;
@@ -71,6 +109,7 @@ qd_code qd_view_put(qd_view *v, const qd_job_record *rec, uint64_t rev, uint64_t
     qd_view_job *job = qd_view_find(v, rec->id);
     if (job != NULL) {
         v->tenants[job->tenant].in[state_of(job->seen.state)]--;
+        count_live(v, job, false);
     } else {
         job = &v->jobs[v->n_jobs];
         memset(job, 0, sizeof *job);
@@ -92,6 +131,8 @@ qd_code qd_view_put(qd_view *v, const qd_job_record *rec, uint64_t rev, uint64_t
     job->generation = v->generation;
     job->lease_rev = 0;
     job->tenant = (size_t)(t - v->tenants);
+    job->lane = lane_for(v, &s->lane);
+    count_live(v, job, true);
     t->in[state_of(s->state)]++;
     return QD_OK;
 }
@@ -101,6 +142,7 @@ void qd_view_remove(qd_view *v, const char *id)
     qd_view_job *job = qd_view_find(v, id);
     if (job == NULL) return;
     v->tenants[job->tenant].in[state_of(job->seen.state)]--;
+    count_live(v, job, false);
     size_t hole = place_of(v, id), mask = v->cap_index - 1;
     v->index[hole] = 0;
     for (size_t i = (hole + 1) & mask; v->index[i] != 0; i = (i + 1) & mask) { /* close the gap */

@@ -17,7 +17,6 @@ enum {
     SWEEP_MS = 1000, /* the daemon's settings and constants */
     FETCH_MS = 1000,
     FETCH_HINT_MS = 50,
-    ORDER_MS = 1000,
     POLL_FD_MS = 1000,
     PROGRESS_MS = 2000,
     LOG_MS = 50,
@@ -332,7 +331,7 @@ static qd_code step(fleet *f, worker *w, uint64_t now, qd_err *err)
         QD_TRY(tell_alive(f, w, err));
     }
     if (now >= w->order_ms) {
-        w->order_ms = now + ORDER_MS;
+        w->order_ms = now + f->heartbeat_ms;
         QD_TRY(qd_jobs_order(w->jobs, &drain, err));
     }
     if (w->keeps && now >= w->sweep_ms) {

@@ -37,6 +37,36 @@ static void lanes_are_served_by_priority_and_only_where_they_fit(void **state)
     rig_free(r);
 }
 
+static bool fetches(rig *r)
+{
+    qd_bus_msg m = {0};
+    bool got = false;
+    assert_int_equal(qd_jobs_fetch(r->w1.jobs, &m, &got, NULL), QD_OK);
+    if (got) assert_int_equal(qd_bus_pull_nak(r->w1.real, &m, 0, NULL), QD_OK);
+    qd_bus_msg_done(&m);
+    return got;
+}
+
+static void a_lane_without_a_live_job_in_the_view_is_asked_now_and_then_only(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    assert_int_equal(qd_jobs_view_pump(r->w1.jobs, 0, NULL, NULL), QD_OK);
+    assert_false(fetches(r)); /* asked all */
+    create(r, "j1");
+    assert_false(fetches(r));
+    assert_int_equal(qd_jobs_view_pump(r->w1.jobs, 0, NULL, NULL), QD_OK);
+    assert_true(fetches(r));
+    qd_job_state s = QD_JOB_PENDING;
+    assert_int_equal(qd_jobs_cancel(r->gate.jobs, "j1", "", NULL, &s, NULL), QD_OK);
+    assert_int_equal(qd_jobs_view_pump(r->w1.jobs, 0, NULL, NULL), QD_OK);
+    create(r, "j2");
+    assert_false(fetches(r));
+    pass_ms(r, 10000);
+    assert_true(fetches(r)); /* whatever the view has missed */
+    rig_free(r);
+}
+
 typedef struct ages {
     uint64_t w1, w2;
     int n;
@@ -123,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lanes_are_served_by_priority_and_only_where_they_fit),
+        cmocka_unit_test(a_lane_without_a_live_job_in_the_view_is_asked_now_and_then_only),
         cmocka_unit_test(workers_are_told_with_their_age),
         cmocka_unit_test(an_order_to_drain_is_seen_and_obeyed_once),
         cmocka_unit_test(the_class_of_a_code_says_whose_fault_it_is),
