@@ -45,7 +45,8 @@ typedef struct qd_model {
     const char *set; /* name of the set */
 } qd_model;
 
-#define QD_MODEL_FILE "quantd.json"
+#define QD_MODEL_FILE      "quantd.json"
+#define QD_MODEL_SET_FIELD "quantd.set" /* name in a job's api_fields: the set of the model that it makes */
 
 bool qd_model_id_ok(const char *id);
 const char *qd_model_kind_name(qd_model_kind k);

@@ -67,11 +67,15 @@ static void on_note(void *ctx, qd_note_level level, const char *text)
 static qd_code write_model(const Quantd__ChildStart *start, qd_err *err)
 {
     const Quantd__JobSpec *spec = start->spec;
+    const char *set = NULL;
+    for (size_t i = 0; i < spec->n_api_fields; i++)
+        if (strcmp(spec->api_fields[i]->name, QD_MODEL_SET_FIELD) == 0) set = spec->api_fields[i]->value;
     const qd_model m = {.id = spec->output_model_id,
                         .name = spec->output_model_id,
                         .base_model = spec->base_model,
                         .owner = spec->tenant,
                         .job = start->job_id,
+                        .set = set,
                         .kind = QD_MODEL_QUANTIZED,
                         .state = QD_MODEL_READY};
     return spec->output_model_id[0] == '\0' ? QD_OK : qd_model_write(start->staging_path, &m, err);

@@ -8,30 +8,40 @@ enum {
     PRIORITY_DEFAULT = 5
 };
 
-/* All effective values, so that a template that changes later does not change the job; and its method among them. */
-static qd_code add_values(const qd_new_job *n, qd_job_spec *s, const char **ret_method, qd_arena *arena, qd_err *err)
+/* All effective values, so that a template that changes later does not change the job. */
+static qd_code add_values(const qd_new_job *n, qd_job_spec *s, qd_arena *arena, qd_err *err)
 {
     qd_values values;
     qd_code rc = QD_OK;
     QD_TRY(qd_values_resolve(n->tmpl, n->settings, n->n_settings, arena, &values, err));
     for (uint32_t i = 0; i < n->tmpl->n_params; i++)
         QD_TRY(qd_name_value_add(&s->values, &s->n_values, n->tmpl->params[i].name, values.value[i], err));
-    const char *method = qd_values_get(&values, "method");
-    *ret_method = method == NULL ? "" : method;
 out:
     return rc;
 }
 
-static qd_code add_fields(const qd_new_job *n, const char *method, const char *nonce, qd_job_spec *s, qd_err *err)
+/* The set that the produced model is put in: the one asked for, else that of its source. */
+static qd_code add_set(const qd_backend_bus *b, const qd_new_job *n, qd_job_spec *s, qd_err *err)
 {
-    const char *const own[][2] = {
-        {QD_FIELD_NONCE, nonce}, {QD_FIELD_SPEC, n->tmpl->input_scales ? "w4a4" : "w4a16"}, {QD_FIELD_METHOD, method}};
+    const char *id = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_SET_ID), *set = n->model->set;
+    const qd_registry_view *v = NULL;
+    qd_code rc = qd_registry_take(b->models, false, &v, err);
+    if (rc != QD_OK) return rc;
+    for (size_t i = 0; id != NULL && i < v->n; i++)
+        if (strcmp(v->items[i].qianfan_set_id, id) == 0) set = v->items[i].set;
+    rc = qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_MODEL_SET_FIELD, set, err);
+    qd_registry_give(b->models, v);
+    return rc;
+}
+
+static qd_code add_fields(const qd_backend_bus *b, const qd_new_job *n, const char *nonce, qd_job_spec *s, qd_err *err)
+{
     qd_code rc = QD_OK;
     for (size_t i = 0; i < n->n_api_fields; i++)
         QD_TRY(
             qd_name_value_add(&s->api_fields, &s->n_api_fields, n->api_fields[2 * i], n->api_fields[2 * i + 1], err));
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-        QD_TRY(qd_name_value_add(&s->api_fields, &s->n_api_fields, own[i][0], own[i][1], err));
+    QD_TRY(qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_NONCE, nonce, err));
+    rc = add_set(b, n, s, err);
 out:
     return rc;
 }
@@ -42,7 +52,6 @@ qd_code qd_call_spec(const qd_backend_bus *b, const qd_call_create *call, const 
     const qd_new_job *n = call->job;
     const qd_caller *c = call->ask->caller;
     bool suffix = n->output_suffix != NULL && n->output_suffix[0] != '\0';
-    const char *method = "";
     qd_arena arena = {0};
     qd_limits limits;
     qd_code rc = QD_OK;
@@ -66,8 +75,8 @@ qd_code qd_call_spec(const qd_backend_bus *b, const qd_call_create *call, const 
         goto out;
     }
     QD_TRY(qd_pins_take(b->pins, n->model->path, &s->source, err));
-    QD_TRY(add_values(n, s, &method, &arena, err));
-    QD_TRY(add_fields(n, method, nonce, s, err));
+    QD_TRY(add_values(n, s, &arena, err));
+    QD_TRY(add_fields(b, n, nonce, s, err));
     for (size_t i = 0; i < n->n_files; i++)
         QD_TRY(qd_text_add(&s->calibration_files, &s->n_calibration_files, n->files[i], err));
     qd_keys_limits(b->keys, c->tenant, &limits);

@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "catalog/model.h"
 #include "daemon/child.h"
 #include "daemon/childproc.h"
 #include "daemon/frame.h"
@@ -242,6 +243,36 @@ static void a_job_runs_to_its_end_after_it_was_allowed_to_commit(void **state)
     assert_int_equal(r.asks, 1);
     assert_true(qd_path_is_dir(r.out));
     assert_false(qd_path_exists(r.staging));
+    assert_int_equal(qd_model_read(r.out, NULL, NULL, NULL), QD_E_NOT_FOUND); /* nobody asked for one */
+    end(&r);
+}
+
+static void a_job_that_names_its_model_leaves_one_of_the_registry(void **state)
+{
+    (void)state;
+    run r;
+    qd_arena arena = {0};
+    qd_model m;
+    begin(&r, "", NULL);
+    Quantd__JobSpec *s = r.start->spec;
+    sm_put(r.model, QD_MODEL_FILE, "{\"id\": \"base\"}", 14); /* the source's own is not taken along */
+    assert_int_equal(qd_text_set(&r.start->job_id, "real", NULL), QD_OK);
+    assert_int_equal(qd_text_set(&s->output_model_id, "base-ft-1", NULL), QD_OK);
+    assert_int_equal(qd_text_set(&s->base_model, "base", NULL), QD_OK);
+    assert_int_equal(qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_MODEL_SET_FIELD, "a set", NULL), QD_OK);
+    spawn_again(&r);
+    assert_int_equal(follow(&r, QD_CHILD_ASKS), QD_CHILD_ASKS);
+    qd_childproc_allow(r.c);
+    assert_true(exited(&r)->ok);
+    assert_int_equal(qd_model_read(r.out, &arena, &m, NULL), QD_OK);
+    assert_string_equal(m.id, "base-ft-1");
+    assert_string_equal(m.base_model, "base");
+    assert_string_equal(m.owner, "t");
+    assert_string_equal(m.job, "real");
+    assert_string_equal(m.set, "a set");
+    assert_int_equal(m.kind, QD_MODEL_QUANTIZED);
+    assert_int_equal(m.state, QD_MODEL_READY);
+    qd_arena_done(&arena);
     end(&r);
 }
 
@@ -450,6 +481,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_runs_to_its_end_after_it_was_allowed_to_commit),
+        cmocka_unit_test(a_job_that_names_its_model_leaves_one_of_the_registry),
         cmocka_unit_test(a_stop_instead_of_a_yes_leaves_staging_and_no_output),
         cmocka_unit_test(bad_input_is_the_jobs_fault_and_said_in_the_engines_words),
         cmocka_unit_test(a_source_that_changed_since_the_job_was_made_is_refused),

@@ -1,5 +1,5 @@
 /* Jobs through the backend: made once, read at once, the same by every gateway, and each tenant's own. */
-#include "tests/unit/gateway/backend_rig.h"
+#include "tests/unit/backend/rig.h"
 
 #include "jobs/jobs.h"
 
@@ -30,7 +30,13 @@ static void a_created_job_is_all_that_a_worker_needs(void **state)
     assert_int_equal(strlen(s->source->digest), 16);
     assert_int_equal(s->n_values, a.job.tmpl->n_params);
     assert_string_equal(qd_name_value_find(s->api_fields, s->n_api_fields, "echo"), "me");
-    assert_non_null(qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_SPEC));
+    assert_string_equal(qd_name_value_find(s->api_fields, s->n_api_fields, QD_MODEL_SET_FIELD), "small");
+    /* ... and is listed by what its template is. */
+    const qd_job_query q = {.count = 1, .want_total = true, .quant_spec = "W4A16", .quant_method = "rtn"};
+    qd_job_page page = {0};
+    assert_int_equal(r->gate[0]->ops->job_list(r->gate[0]->ctx, &a.caller, &q, &page, NULL), QD_OK);
+    assert_int_equal(page.total, 1);
+    qd_job_page_done(&page);
     qd_msg_free(rec);
     rig_ask_end(&a);
     rig_free(r);

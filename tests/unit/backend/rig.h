@@ -1,7 +1,7 @@
-/* backend_rig.h -- backends over one bus in process, with threads of their own, a small model and a directory; a
+/* rig.h -- backends over one bus in process, with threads of their own, a small model and a directory; a
  * gateway's calls of the bus can get lost, or it "crashes": from some call on nothing of it arrives. */
-#ifndef QD_TESTS_UNIT_GATEWAY_BACKEND_RIG_H
-#define QD_TESTS_UNIT_GATEWAY_BACKEND_RIG_H
+#ifndef QD_TESTS_UNIT_BACKEND_RIG_H
+#define QD_TESTS_UNIT_BACKEND_RIG_H
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -226,13 +226,14 @@ static inline rig *rig_new(int n_gates)
 {
     rig *r = test_calloc(1, sizeof *r);
     char model[128];
-    (void)snprintf(r->dir, sizeof r->dir, "/tmp/qd-gate-XXXXXX");
-    assert_non_null(mkdtemp(r->dir));
-    (void)snprintf(r->models, sizeof r->models, "%s/models", r->dir);
-    (void)snprintf(r->files, sizeof r->files, "%s/files", r->dir);
-    (void)snprintf(r->output, sizeof r->output, "%s/models/out", r->dir);
-    (void)snprintf(model, sizeof model, "%s/models/small", r->dir);
-    for (int i = 0; i < 2; i++) (void)snprintf(r->index[i], sizeof r->index[i], "%s/index%d", r->dir, i);
+    char dir[] = "/tmp/qd-gate-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(r->dir, sizeof r->dir, "%s", dir);
+    (void)snprintf(r->models, sizeof r->models, "%s/models", dir);
+    (void)snprintf(r->files, sizeof r->files, "%s/files", dir);
+    (void)snprintf(r->output, sizeof r->output, "%s/models/out", dir);
+    (void)snprintf(model, sizeof model, "%s/models/small", dir);
+    for (int i = 0; i < 2; i++) (void)snprintf(r->index[i], sizeof r->index[i], "%s/index%d", dir, i);
     assert_int_equal(mkdir(r->models, 0755), 0);
     assert_int_equal(mkdir(r->files, 0755), 0);
     assert_int_equal(mkdir(r->output, 0755), 0);
@@ -293,7 +294,7 @@ typedef struct rig_ask {
 
 static inline void rig_ask_begin(rig_ask *a, rig *r, int gate, const char *tenant)
 {
-    static const char *const fields[] = {"echo", "me"};
+    static const char *const fields[] = {"echo", "me", QD_FIELD_SPEC, "w4a16", QD_FIELD_METHOD, "rtn"};
     *a = (rig_ask){.r = r, .gate = gate, .caller = rig_caller(tenant)};
     a->ask = (qd_ask){.caller = &a->caller, .request_id = "r1", .from = "127.0.0.1", .program = "test"};
     assert_int_equal(r->gate[gate]->ops->models(r->gate[gate]->ctx, &a->caller, &a->models, NULL), QD_OK);
@@ -303,7 +304,7 @@ static inline void rig_ask_begin(rig_ask *a, rig *r, int gate, const char *tenan
                           .model = &a->models->items[a->models->n - 1],
                           .tmpl = &a->templates->items[0],
                           .api_fields = fields,
-                          .n_api_fields = 1,
+                          .n_api_fields = 3,
                           .make_id = rig_id};
 }
 

@@ -1,5 +1,5 @@
 /* A create that breaks off anywhere, and is asked for again under the same Idempotency-Key, makes one job. */
-#include "tests/unit/gateway/backend_rig.h"
+#include "tests/unit/backend/rig.h"
 
 enum {
     CALLS_MAX = 60

@@ -1,5 +1,5 @@
 /* Uploads, logs and models through the backend. */
-#include "tests/unit/gateway/backend_rig.h"
+#include "tests/unit/backend/rig.h"
 
 #include "base/fault.h"
 

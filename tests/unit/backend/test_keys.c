@@ -1,5 +1,5 @@
 /* Keys and limits: who is let in, for how much. */
-#include "tests/unit/gateway/backend_rig.h"
+#include "tests/unit/backend/rig.h"
 
 #include "access/apikey.h"
 
