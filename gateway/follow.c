@@ -121,8 +121,8 @@ static qd_code take_access(qd_follow *f, const qd_bus_msg *m, qd_err *err)
         return QD_OK; /* a newer program's */
     }
     if (rc == QD_OK && strcmp(found, id) != 0) {
-        qd_msg_free(msg.any);
         rc = qd_fail(err, QD_E_INPUT, "%s: it is that of %s", m->key, found);
+        qd_msg_free(msg.any);
     } else if (rc == QD_OK) {
         return qd_keys_put(f->b->keys, m->key, msg.any, m->seq, err);
     }
