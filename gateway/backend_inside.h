@@ -5,6 +5,7 @@
 
 #include "catalog/model_registry.h"
 #include "gateway/backend_bus.h"
+#include "gateway/compress.h"
 #include "gateway/index.h"
 #include "gateway/keys.h"
 #include "jobs/jobs.h"
@@ -12,11 +13,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Names in a spec's api_fields. The first three are the APIs', read here as well; the others are the backend's own. */
-#define QD_FIELD_SPEC   "quant_spec" /* of the template, by which jobs are listed (index.c) */
-#define QD_FIELD_METHOD "quant_method"
-#define QD_FIELD_SET_ID "model_set_id" /* Qianfan's id of the set that the produced model shall be in */
-#define QD_FIELD_NONCE  "quantd.nonce" /* tells a job of ours from another one that has drawn the same id */
+/* A name in a spec's api_fields that is the backend's own: tells a job of ours from another one that has drawn the same
+ * id. */
+#define QD_FIELD_NONCE "quantd.nonce"
 
 /* How a thread gets its connection, and what makes the streams; tests have others. */
 typedef struct qd_backend_bus_door {

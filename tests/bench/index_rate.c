@@ -45,9 +45,11 @@ static qd_job_record *job(uint64_t i)
     (void)snprintf(text, sizeof text, "template-%u", t);
     if (rc == QD_OK) rc = qd_text_set(&s->template_id, text, NULL);
     if (rc == QD_OK)
-        rc = qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_SPEC, t % 2 == 0 ? "w4a16" : "w4a4", NULL);
+        rc = qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_QUANT_SPEC, t % 2 == 0 ? "w4a16" : "w4a4",
+                               NULL);
     if (rc == QD_OK)
-        rc = qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_METHOD, t % 3 == 0 ? "gptq" : "rtn", NULL);
+        rc = qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_QUANT_METHOD, t % 3 == 0 ? "gptq" : "rtn",
+                               NULL);
     s->origin = QUANTD__API_ORIGIN__API_BAILIAN;
     r->created_ms = k_begin_ms + i * 1000;
     uint32_t state = draw(1000); /* nearly all have ended */

@@ -294,7 +294,7 @@ typedef struct rig_ask {
 
 static inline void rig_ask_begin(rig_ask *a, rig *r, int gate, const char *tenant)
 {
-    static const char *const fields[] = {"echo", "me", QD_FIELD_SPEC, "w4a16", QD_FIELD_METHOD, "rtn"};
+    static const char *const fields[] = {"echo", "me", QD_FIELD_QUANT_SPEC, "w4a16", QD_FIELD_QUANT_METHOD, "rtn"};
     *a = (rig_ask){.r = r, .gate = gate, .caller = rig_caller(tenant)};
     a->ask = (qd_ask){.caller = &a->caller, .request_id = "r1", .from = "127.0.0.1", .program = "test"};
     assert_int_equal(r->gate[gate]->ops->models(r->gate[gate]->ctx, &a->caller, &a->models, NULL), QD_OK);

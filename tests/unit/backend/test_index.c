@@ -52,9 +52,10 @@ static qd_job_record *job(const char *id)
     set(&s->model_id, k_models[draw(3)]);
     set(&s->template_id, k_tmpls[draw(3)]);
     s->origin = draw(4) == 0 ? QUANTD__API_ORIGIN__API_QIANFAN : QUANTD__API_ORIGIN__API_BAILIAN;
-    assert_int_equal(qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_SPEC, k_specs[draw(2)], NULL), QD_OK);
-    assert_int_equal(qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_METHOD, k_methods[draw(3)], NULL),
+    assert_int_equal(qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_QUANT_SPEC, k_specs[draw(2)], NULL),
                      QD_OK);
+    assert_int_equal(
+        qd_name_value_add(&s->api_fields, &s->n_api_fields, QD_FIELD_QUANT_METHOD, k_methods[draw(3)], NULL), QD_OK);
     r->created_ms = 1000 + draw(300); /* many at one instant */
     return r;
 }
@@ -156,8 +157,8 @@ static bool contains(const char *text, const char *part)
 static bool is_wanted(const qd_job_record *rec, const char *tenant, const qd_job_query *q)
 {
     const qd_job_spec *s = rec->spec;
-    const char *spec = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_SPEC);
-    const char *method = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_METHOD);
+    const char *spec = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_QUANT_SPEC);
+    const char *method = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_QUANT_METHOD);
     if (strcmp(s->tenant, tenant) != 0 || (q->origin != 0 && s->origin != q->origin)) return false;
     if (q->states != 0 && (q->states & 1u << rec->state) == 0) return false;
     if (q->model != NULL && strcmp(q->model, s->model_id) != 0) return false;
