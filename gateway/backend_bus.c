@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    FEED_BATCH = 4096 /* a bucket of a million jobs is read anew at each start: in few steps */
+};
+
 static qd_backend_bus *of(void *ctx)
 {
     return ctx;
@@ -197,6 +201,7 @@ static qd_code open_nats(void *ctx, const char *name, qd_bus **ret, qd_err *err)
 {
     qd_bus_nats_config nats = of(ctx)->cfg.nats;
     nats.name = name;
+    if (nats.feed_batch == 0) nats.feed_batch = FEED_BATCH;
     return qd_bus_nats_open(&nats, ret, err);
 }
 

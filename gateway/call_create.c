@@ -9,7 +9,8 @@
 #include <sys/random.h>
 
 enum {
-    IDS_MAX = 16, /* draws before it is given up */
+    DRAWS_MAX = 256, /* of an id that this gateway does not know; Bailian's have 65,536 a minute */
+    IDS_MAX = 16,    /* that turn out to be another gateway's */
     NONCE_BYTES = 33
 };
 
@@ -49,14 +50,14 @@ static qd_code make_nonce(const qd_idem *idem, char ret[NONCE_BYTES], qd_err *er
 
 static qd_code draw_id(const qd_backend_bus *b, const qd_new_job *n, char ret[QD_ID_BYTES], qd_err *err)
 {
-    for (int i = 0; i < IDS_MAX; i++) {
+    for (int i = 0; i < DRAWS_MAX; i++) {
         uint64_t random = 0;
         if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
             return qd_fail_errno(err, QD_E_INTERNAL, errno, "no random bytes");
         n->make_id(qd_unix_ms(), random, ret);
         if (!qd_index_has(b->index, ret)) return qd_id_check(ret, "job id", err);
     }
-    return qd_fail(err, QD_E_INTERNAL, "no id for a job was free in %d draws", IDS_MAX);
+    return qd_fail(err, QD_E_FULL, "no id for a job was free in %d draws", DRAWS_MAX);
 }
 
 /* The name that was claimed for an id which turned out to be another job's. */
@@ -157,7 +158,7 @@ qd_code qd_call_job_create(qd_desk *d, void *arg, qd_err *err)
         (void)snprintf(others, sizeof others, "%s", id);
         id[0] = '\0';
     }
-    if (rc == QD_OK && taken) rc = qd_fail(err, QD_E_INTERNAL, "no id for a job was free in %d draws", IDS_MAX);
+    if (rc == QD_OK && taken) rc = qd_fail(err, QD_E_FULL, "no id for a job was free in %d draws", IDS_MAX);
     if (rc == QD_OK) qd_idem_made(d, &idem);
     return rc;
 }

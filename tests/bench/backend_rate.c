@@ -10,11 +10,13 @@
 #include "tests/unit/engine/small_model.h"
 #include "tests/unit/proto/records.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-    FILL_THREADS = 8,
     THREADS_MAX = 64
 };
 
@@ -24,7 +26,7 @@ typedef struct bench {
     qd_glog log;
     qd_backend_config cfg;
     uint64_t jobs;
-    _Atomic uint64_t next, away, full;
+    _Atomic uint64_t away, full;
     atomic_bool stop;
 } bench;
 
@@ -106,34 +108,81 @@ static uint64_t resident_kib(pid_t pid)
     return kib;
 }
 
-/* Puts records into the bucket. */
-static void *fill(void *arg)
+static int raw_connect(const bench *b)
 {
-    bench *b = arg;
-    qd_bus *bus = connect_to(b, "fill");
-    qd_buf buf = {0};
-    for (uint64_t i; (i = b->next++) < b->jobs;) {
-        char id[40], key[QD_SUBJECT_BYTES];
-        qd_err err = {0};
-        (void)snprintf(id, sizeof id, "ft-%06x%06x", (unsigned)(i * 2654435761u >> 8) & 0xffffff, (unsigned)i);
-        qd_job_record *r = record_new(id);
-        if (r == NULL || qd_text_set(&r->spec->name, id, NULL) != QD_OK) exit(1);
-        r->spec->origin = QUANTD__API_ORIGIN__API_BAILIAN;
-        r->state = QD_JOB_SUCCEEDED;
-        r->created_ms += i * 1000;
-        r->started_ms = r->created_ms + 1;
-        r->ended_ms = r->created_ms + 1000;
-        qd_buf_reset(&buf);
-        if (qd_job_record_encode(r, &buf, &err) != QD_OK || qd_key(QD_KEY_JOB, id, key, &err) != QD_OK)
-            die("record", &err);
-        for (int t = 0; qd_bus_kv_put(bus, QD_BUCKET_JOBS, key, buf.data, buf.len, QD_REV_ANY, NULL, &err) != QD_OK;
-             t++)
-            if (t == 20) die("fill", &err);
-        qd_msg_free(r);
+    static const char hello[] = "CONNECT {\"verbose\":false}\r\n";
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)b->server.port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0 || write(fd, hello, sizeof hello - 1) < 0)
+        exit(1);
+    return fd;
+}
+
+static void send_all(int fd, const qd_buf *b)
+{
+    for (size_t at = 0; at < b->len;) {
+        ssize_t n = write(fd, b->data + at, b->len - at);
+        if (n <= 0) exit(1);
+        at += (size_t)n;
     }
-    qd_buf_done(&buf);
+}
+
+/* The server has taken in what was sent. */
+static void wait_for_pong(int fd)
+{
+    char c, text[6] = "";
+    if (write(fd, "PING\r\n", 6) != 6) exit(1);
+    while (strcmp(text, "PONG\r") != 0) {
+        if (read(fd, &c, 1) != 1) exit(1);
+        memmove(text, text + 1, 4);
+        text[4] = c;
+    }
+}
+
+static qd_job_record *job(uint64_t i)
+{
+    char id[40];
+    (void)snprintf(id, sizeof id, "ft-%06x%06x", (unsigned)(i * 2654435761u >> 8) & 0xffffff, (unsigned)i);
+    qd_job_record *r = record_new(id);
+    if (r == NULL || qd_text_set(&r->spec->name, id, NULL) != QD_OK) exit(1);
+    r->spec->origin = QUANTD__API_ORIGIN__API_BAILIAN;
+    r->state = QD_JOB_SUCCEEDED;
+    r->created_ms += i * 1000;
+    r->started_ms = r->created_ms + 1;
+    r->ended_ms = r->created_ms + 1000;
+    return r;
+}
+
+/* Puts records into the bucket, without waiting for each. */
+static void fill(bench *b)
+{
+    qd_err err = {0};
+    qd_buf rec = {0}, out = {0};
+    qd_bus_stream_state state = {0};
+    qd_bus *bus = connect_to(b, "fill");
+    int fd = raw_connect(b);
+    for (uint64_t i = 0; i < b->jobs; i++) {
+        qd_job_record *r = job(i);
+        qd_buf_reset(&rec);
+        if (qd_job_record_encode(r, &rec, &err) != QD_OK) die("record", &err);
+        qd_buf_printf(&out, "PUB $KV.jobs.job.%s %zu\r\n", r->id, rec.len);
+        qd_buf_add(&out, rec.data, rec.len);
+        qd_buf_str(&out, "\r\n");
+        qd_msg_free(r);
+        if (i % 1000 != 999 && i + 1 != b->jobs) continue;
+        send_all(fd, &out);
+        wait_for_pong(fd);
+        qd_buf_reset(&out);
+        for (int t = 0; t < 10000 && state.msgs + 5000 < i; t++)
+            if (qd_bus_stream(bus, "KV_jobs", &state, &err) != QD_OK) (void)usleep(1000);
+    }
+    for (int t = 0; t < 10000 && state.msgs < b->jobs; t++)
+        if (qd_bus_stream(bus, "KV_jobs", &state, &err) != QD_OK) (void)usleep(10000);
+    (void)close(fd);
     qd_bus_free(bus);
-    return NULL;
+    qd_buf_done(&rec);
+    qd_buf_done(&out);
 }
 
 static void start_once(bench *b, const char *what)
@@ -158,12 +207,10 @@ static void start_once(bench *b, const char *what)
 
 static void starts(bench *b)
 {
-    pthread_t threads[FILL_THREADS];
     uint64_t begin_ns = qd_mono_ns();
-    for (int i = 0; i < FILL_THREADS; i++)
-        if (pthread_create(&threads[i], NULL, fill, b) != 0) exit(1);
-    for (int i = 0; i < FILL_THREADS; i++) (void)pthread_join(threads[i], NULL);
+    fill(b);
     (void)printf("%" PRIu64 " jobs through KV: %.0f s\n", b->jobs, seconds_since(begin_ns));
+    (void)fflush(stdout);
     start_once(b, "without an index");
     start_once(b, "with an index");
 }
