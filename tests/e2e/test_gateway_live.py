@@ -81,8 +81,13 @@ class Live(unittest.TestCase):
         s = Stream(self.f)
         self.assertEqual((s.status, s.headers["content-type"]), (200, "text/event-stream; charset=utf-8"))
         self.assertEqual(s.event()[2]["status"], "PENDING")
+        got = []
+        self.f.say("state RUNNING 1")
+        self.f.say("progress 1 500")
+        while not got or got[-1][0] != "progress":  # of a job that runs no more it is not told
+            got.append(s.event())
         self.run_job()
-        got = s.all()
+        got += s.all()
         states = [e[2]["status"] for e in got if e[0] == "status"]
         self.assertEqual(states, ["RUNNING", "SUCCEEDED"])
         self.assertEqual(got[-1][2]["quantized_output"], "m-j1")
