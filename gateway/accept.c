@@ -5,6 +5,7 @@
 #include "gateway/request.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -97,6 +98,9 @@ out:
 qd_code qd_accept_add(qd_accept *a, int fd, bool tls, qd_err *err)
 {
     if (a->n == LISTENERS_MAX) return qd_fail(err, QD_E_CONFIG, "more than %d addresses to listen on", LISTENERS_MAX);
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) /* one of systemd's blocks */
+        return qd_fail_errno(err, QD_E_CONFIG, errno, "socket %d of the service manager", fd);
     a->listeners[a->n] = fd;
     a->tls[a->n] = tls;
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = &a->listeners[a->n]};

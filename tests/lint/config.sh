@@ -1,10 +1,11 @@
 #!/bin/sh
-# docs/config.md is what quantd prints, and the example settings are accepted: config.sh SOURCE_DIR QUANTD.
+# A page of settings is what its program prints, and the example settings are accepted: config.sh SOURCE_DIR PROGRAM PAGE.
 set -eu
 cd "$1"
-"$2" --config-reference | diff -u docs/config.md - || {
-    echo "config: docs/config.md is not what the table says; make it anew: quantd --config-reference > docs/config.md"
+name=$(basename "$2")
+"$2" --config-reference | diff -u "$3" - || {
+    echo "config: $3 is not what the table says; make it anew: $name --config-reference > $3"
     exit 1
 }
-"$2" --config deploy/quantd.conf --check
-echo "config: $(grep -c '^## ' docs/config.md) settings"
+"$2" --config "deploy/$name.conf" --check
+echo "config: $(grep -c '^## ' "$3") settings"
