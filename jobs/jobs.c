@@ -70,6 +70,7 @@ Quantd__ErrorClass qd_jobs_class_of(qd_code code)
     case QD_E_FULL:
     case QD_E_REFUSED:
     case QD_E_CONFLICT:
+    case QD_E_GANG:     /* another rank is gone: a new gang, nobody here failed */
     case QD_E_CANCELED: /* the record says who asked; nobody failed */
         return QUANTD__ERROR_CLASS__ERROR_BUS;
     case QD_E_USAGE:

@@ -138,7 +138,7 @@ static void the_class_of_a_code_says_whose_fault_it_is(void **state)
                                    [QD_E_INTERNAL] = 'j',  [QD_E_CONFIG] = 'n',      [QD_E_CANCELED] = 'b',
                                    [QD_E_CONFLICT] = 'b',  [QD_E_NOT_FOUND] = 'j',   [QD_E_AWAY] = 'b',
                                    [QD_E_FULL] = 'b',      [QD_E_TOO_LARGE] = 'j',   [QD_E_REFUSED] = 'b',
-                                   [QD_E_VERSION] = 'n'};
+                                   [QD_E_VERSION] = 'n',   [QD_E_GANG] = 'b'};
     assert_int_equal(sizeof classes, QD_CODE_COUNT);
     for (int c = 0; c < QD_CODE_COUNT; c++) {
         Quantd__ErrorClass expected = classes[c] == 'j'   ? QUANTD__ERROR_CLASS__ERROR_JOB
