@@ -61,8 +61,8 @@ class Chaos(cluster.Case):
                     p.send_signal(signal.SIGCONT)
                 self.resume.remove((when, p))
 
-    def hurt_child(self, w):
-        child = w.child
+    def hurt_child(self):
+        child = next((c for c in (w.child for w in self.rng.sample(self.alive(), len(self.alive()))) if c is not None), None)
         if child is None:
             return
         sig, kind = self.rng.choice([(signal.SIGKILL, "child killed"), (signal.SIGSTOP, "child stopped")])
@@ -85,9 +85,8 @@ class Chaos(cluster.Case):
         self.hurt["server killed"] += 1
 
     def cancel(self):
-        if not self.jobs:
-            return
-        job = self.rng.choice(list(self.jobs))
+        """Of one that is in work or waits; now and then of one that has ended."""
+        job = self.rng.choice([j for j in self.jobs if j not in self.ended or self.rng.random() < 0.02] or list(self.jobs))
         r = self.c.ctl("cancel", job, rc=None)
         self.assertNotIn("usage", r.err)
         if r.rc == 0:
@@ -101,7 +100,7 @@ class Chaos(cluster.Case):
             w.kill()
             self.hurt["worker killed"] += 1
         elif what < 0.45:
-            self.hurt_child(w)
+            self.hurt_child()
         elif what < 0.6:
             self.stop_for_a_while(w.p, "worker stopped")
         elif what < 0.65:
