@@ -86,12 +86,13 @@ static bool any_room(qd_jobs *j)
     return false;
 }
 
-static size_t collect(const qd_jobs *j, waiting *list)
+static size_t collect(const qd_jobs *j, uint64_t still_ms, waiting *list)
 {
     size_t n = 0;
+    uint64_t now_ms = qd_jobs_mono_ms(j);
     for (size_t i = 0; i < j->view.n_jobs; i++) {
         const qd_jobs_seen *s = &j->view.jobs[i].seen;
-        if (s->state != QD_JOB_PENDING) continue;
+        if (s->state != QD_JOB_PENDING || now_ms - s->since_ms < still_ms) continue;
         memcpy(list[n].id, s->id, sizeof s->id);
         memcpy(list[n].tenant, s->tenant, sizeof s->tenant);
         list[n++].created_ms = s->created_ms;
@@ -99,7 +100,7 @@ static size_t collect(const qd_jobs *j, waiting *list)
     return n;
 }
 
-qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
+qd_code qd_sweep_admit(qd_jobs *j, uint64_t still_ms, qd_jobs_swept *ret, qd_err *err)
 {
     size_t n = qd_jobs_view_in(j, NULL, QD_JOB_PENDING), budget = ADMIT_MAX;
     if (n == 0 || !any_room(j)) return QD_OK;
@@ -110,7 +111,7 @@ qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu jobs", n);
         goto out;
     }
-    n = collect(j, list);
+    n = collect(j, still_ms, list);
     size_t left = n;
     qsort(list, n, sizeof *list, by_tenant_and_age);
     /* Rounds: of each tenant its oldest; a tenant without room is done. */

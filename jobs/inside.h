@@ -35,7 +35,9 @@ struct qd_jobs {
     uint64_t queue_full_until_ms;  /* own clock */
     uint64_t missing_since_ms;     /* own clock: fewer messages than jobs since then; 0: there are not */
     size_t repair_at;              /* where the next repair begins in the view */
-    qd_leak *leaks;                /* owned */
+    qd_bus_hint *seat_hint;        /* of the seat of the one who sweeps */
+    uint64_t seat_rev, seat_ms; /* ours: its revision and when it was written; else 0 and when another was heard of */
+    qd_leak *leaks;             /* owned */
     size_t n_leaks;
 };
 
@@ -83,6 +85,10 @@ QD_MUST_CHECK qd_code qd_lease_drop(qd_jobs *j, const char *job_id, qd_err *err)
 QD_MUST_CHECK qd_code qd_live_now(qd_jobs *j, uint64_t *ret_ms, qd_err *err);
 /* Whether the bus has been back for a lease time. *ret_left_ms: of that. */
 bool qd_lease_settled(const qd_jobs *j, uint64_t *ret_left_ms);
+
+/* seat.c */
+/* Whether this program is to sweep: it has the seat, or nobody is heard who has. */
+bool qd_seat_sweeps(qd_jobs *j);
 
 /* event.c: these try a little and count nothing but success. */
 void qd_event_ended(qd_jobs *j, const qd_job_record *rec);

@@ -44,6 +44,7 @@ void qd_jobs_close(qd_jobs *j)
     if (j == NULL) return;
     for (size_t i = 0; i < j->n_lanes; i++) qd_bus_pull_close(j->bus, j->lanes[i]);
     qd_view_done(&j->view, j->bus);
+    qd_bus_hint_close(j->bus, j->seat_hint);
     qd_buf_done(&j->buf);
     qd_free(j->leaks);
     qd_free(j);

@@ -10,7 +10,8 @@
 
 enum {
     REPAIR_MAX = 1000, /* messages a call, when some are missing */
-    SLOW_MAX = 2       /* when none are */
+    SLOW_MAX = 2,      /* when none are */
+    PATIENCE_MS = 3000 /* a job waits so long for the program that sweeps before any other admits it */
 };
 
 /* A queued or running job whose record has not changed for two leases: its message may be gone (an acknowledgement of a
@@ -127,7 +128,9 @@ qd_code qd_jobs_sweep(qd_jobs *j, qd_jobs_swept *ret, qd_err *err)
     bool synced = false;
     qd_code rc = qd_jobs_view_pump(j, 0, &synced, err);
     if (rc != QD_OK || !synced) return rc;
-    rc = qd_sweep_admit(j, ret, err);
+    bool sweeps = qd_seat_sweeps(j);
+    rc = qd_sweep_admit(j, sweeps ? 0 : PATIENCE_MS, ret, err);
+    if (!sweeps) return rc;
     qd_code more = repair(j, ret, rc == QD_OK ? err : NULL);
     return rc != QD_OK ? rc : more;
 }

@@ -4,7 +4,7 @@
 
 #include "jobs/sweep.h"
 
-/* admit.c */
-QD_MUST_CHECK qd_code qd_sweep_admit(qd_jobs *j, qd_jobs_swept *ret, qd_err *err);
+/* admit.c: jobs whose record this program has seen unchanged for still_ms, own clock */
+QD_MUST_CHECK qd_code qd_sweep_admit(qd_jobs *j, uint64_t still_ms, qd_jobs_swept *ret, qd_err *err);
 
 #endif

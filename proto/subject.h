@@ -31,6 +31,8 @@ enum {
 
 /* No worker's id: order._clock is written to learn the server's time in bucket "live". */
 #define QD_ID_CLOCK "_clock"
+/* Nor this: order._sweep is written by the one program that sweeps for all. */
+#define QD_ID_SWEEP "_sweep"
 
 /* Filters of keys for feeds and lists. */
 #define QD_KEYS_JOBS    "job.>"

@@ -46,6 +46,36 @@ static void tenants_are_served_in_turn_and_within_their_limits(void **state)
     rig_free(r);
 }
 
+/* How many jobs a sweep of this program admits. */
+static size_t admits(program *p)
+{
+    qd_jobs_swept swept = {0};
+    assert_int_equal(qd_jobs_sweep(p->jobs, &swept, NULL), QD_OK);
+    return swept.admitted;
+}
+
+static void one_program_sweeps_and_another_when_it_is_silent_or_slow(void **state)
+{
+    (void)state;
+    rig *r = rig_new(NULL);
+    assert_int_equal(admits(&r->w1), 0); /* takes the seat */
+    assert_int_equal(admits(&r->w2), 0);
+    record(r, "j1", "a");
+    assert_int_equal(admits(&r->w2), 0);
+    assert_int_equal(admits(&r->w1), 1);
+    record(r, "j2", "a");
+    assert_int_equal(admits(&r->w2), 0);
+    pass_ms(r, 3000);
+    assert_int_equal(admits(&r->w2), 1); /* it has waited long enough */
+    pass_ms(r, LEASE_MS);
+    record(r, "j3", "a");
+    assert_int_equal(admits(&r->w2), 1); /* nobody is heard: it is w2's now */
+    record(r, "j4", "a");
+    assert_int_equal(admits(&r->w1), 0); /* and it sees that */
+    assert_int_equal(admits(&r->w2), 1);
+    rig_free(r);
+}
+
 static void a_tenants_own_limits_are_read(void **state)
 {
     (void)state;
@@ -366,6 +396,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tenants_are_served_in_turn_and_within_their_limits),
+        cmocka_unit_test(one_program_sweeps_and_another_when_it_is_silent_or_slow),
         cmocka_unit_test(a_tenants_own_limits_are_read),
         cmocka_unit_test(sweeps_at_the_same_time_admit_a_job_once),
         cmocka_unit_test(whichever_call_of_an_admission_is_lost_the_job_is_queued_once),
