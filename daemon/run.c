@@ -244,7 +244,8 @@ static void write_progress(qd_worker *w, uint64_t now)
     qd_job_run *r = &w->run;
     qd_err err = {0};
     const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
-    if (r->exited || r->stop != QD_STOP_NONE || p == NULL || now < r->progress_ms || p->permille == r->told_permille)
+    if (r->exited || r->stop != QD_STOP_NONE || p == NULL || now < r->progress_ms ||
+        p->permille / 10 == r->told_permille / 10)
         return;
     if (!qd_worker_up(w)) return;
     r->progress_ms = now + PROGRESS_MS;

@@ -45,7 +45,7 @@ def ids(path, n):
 def spans(ms):
     ms = sorted(ms)
     at = lambda q: ms[min(len(ms) - 1, int(len(ms) * q))]  # noqa: E731
-    return {"n": len(ms), "p50": at(0.5), "p99": at(0.99), "max": ms[-1]} if ms else {"n": 0}
+    return {"n": len(ms), "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": ms[-1]} if ms else {"n": 0}
 
 
 def told(c, job, words):
