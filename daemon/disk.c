@@ -281,11 +281,43 @@ static qd_code each(void *ctx, qd_disk_each fn, void *fn_ctx, qd_err *err)
     return rc;
 }
 
+/* All trash beside the one that was met. What cannot be removed is met again by the next sweep. */
+static void remove_trash(void *arg, unsigned worker)
+{
+    qd_disk *d = arg;
+    char parent[PATH_BYTES], path[PATH_BYTES + 512];
+    const char *name = NULL;
+    (void)worker;
+    DIR *dir = split(d->trash, parent, &name, NULL) == QD_OK ? opendir(parent) : NULL;
+    for (const struct dirent *e = dir == NULL ? NULL : readdir(dir); e != NULL && !atomic_load(&d->stop);
+         e = readdir(dir)) {
+        if (strncmp(e->d_name, k_trash, sizeof k_trash - 1) != 0) continue;
+        (void)snprintf(path, sizeof path, "%s/%s", parent, e->d_name);
+        (void)!qd_tree_remove(path, NULL);
+    }
+    if (dir != NULL) (void)closedir(dir);
+    atomic_store(&d->removing, false);
+}
+
 static qd_code discard(void *ctx, const qd_disk_item *item, qd_err *err)
 {
-    (void)ctx;
+    qd_disk *d = ctx;
     if (item->kind != QD_DISK_TRASH) return to_trash(item->path, err);
-    return qd_tree_remove(item->path, err);
+    if (atomic_load(&d->removing)) return QD_OK; /* met again by the next sweep */
+    qd_disk_done(d);
+    (void)snprintf(d->trash, sizeof d->trash, "%s", item->path);
+    atomic_store(&d->removing, true);
+    qd_code rc = qd_pool_start(1, "trash", remove_trash, d, &d->remover, err);
+    if (rc != QD_OK) atomic_store(&d->removing, false);
+    return rc;
+}
+
+void qd_disk_done(qd_disk *d)
+{
+    atomic_store(&d->stop, true);
+    qd_pool_join(d->remover);
+    d->remover = NULL;
+    atomic_store(&d->stop, false);
 }
 
 qd_jobs_disk qd_disk_ops(qd_disk *d)

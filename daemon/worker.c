@@ -67,6 +67,7 @@ void qd_worker_close(qd_worker *w)
     qd_run_drop(w);
     if (w->jobs != NULL && w->lanes_open) (void)!qd_jobs_heartbeat_end(w->jobs, NULL);
     qd_jobs_close(w->jobs);
+    qd_disk_done(&w->disk);
     qd_free(w->templates);
     qd_free(w->program);
     qd_free(w);
