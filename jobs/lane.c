@@ -6,15 +6,19 @@
 #include <string.h>
 
 enum {
-    ALL_LANES_MS = 10000
+    ALL_LANES_MS = 10000,
+    RUNNING_MAX = 100000 /* of a lane; as many as the queue holds, not JetStream's 1000 */
 };
 
 static qd_code open_lane(qd_jobs *j, const qd_lane *lane, qd_err *err)
 {
     char filter[QD_SUBJECT_BYTES], durable[QD_SUBJECT_BYTES];
     qd_code rc = qd_subject_lane(lane, filter, durable, err);
-    qd_bus_pull_spec spec = {
-        .stream = QD_STREAM_JOBS, .durable = durable, .filter = filter, .ack_wait_ms = j->opts.lease_ms};
+    qd_bus_pull_spec spec = {.stream = QD_STREAM_JOBS,
+                             .durable = durable,
+                             .filter = filter,
+                             .ack_wait_ms = j->opts.lease_ms,
+                             .ack_pending_max = RUNNING_MAX};
     if (rc == QD_OK) rc = qd_bus_pull_open(j->bus, &spec, &j->lanes[j->n_lanes], err);
     if (rc == QD_OK) j->lane_of[j->n_lanes++] = *lane;
     return rc;
