@@ -273,7 +273,7 @@ static void the_shipped_templates_are_what_they_are_called(void **state)
         assert_true((unsigned char)t.name.zh[0] > 0x7f || strstr(t.name.zh, "量化") != NULL);
         assert_int_equal(qd_values_resolve(&t, NULL, 0, &arena, &v, &err), QD_OK);
         for (size_t k = 0; k < 3; k++) assert_string_equal(qd_values_get(&v, params[k][0]), params[k][1]);
-        assert_int_equal(t.n_params, rows[i].input_scales ? 7 : 3);
+        assert_int_equal(t.n_params, rows[i].input_scales ? 8 : 3);
         for (uint32_t k = 0; k < t.n_params; k++)
             assert_int_equal(t.params[k].visible, rows[i].visible && strcmp(t.params[k].name, "input_scale") != 0);
         qd_template_done(&t);
