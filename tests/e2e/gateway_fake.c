@@ -5,7 +5,9 @@
  *   last EPOCH                a batch that says that it is the last one
  *   progress EPOCH PERMILLE
  *   delete                    the record
+ *   fault N                   the N-th allocation from now on fails; 0: none
  *   end                       stops gracefully */
+#include "base/fault.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "bus/bus_mem.h"
@@ -69,12 +71,20 @@ static qd_code upload_end(void *ctx, qd_upload *u, const qd_ask *a, const char *
                           qd_file_meta **ret, qd_err *err)
 {
     char md5[32];
+    qd_code rc = QD_OK;
     qd_file_meta *m = qd_file_meta_new();
     (void)a;
     (void)snprintf(md5, sizeof md5, "%016" PRIx64, u->sum);
-    if (m == NULL || qd_text_set(&m->name, u->name, err) != QD_OK || qd_text_set(&m->purpose, purpose, err) != QD_OK ||
-        qd_text_set(&m->description, description, err) != QD_OK || qd_text_set(&m->md5, md5, err) != QD_OK)
-        abort();
+    if (m == NULL) rc = qd_fail(err, QD_E_NO_MEMORY, "memory");
+    if (rc == QD_OK) rc = qd_text_set(&m->name, u->name, err);
+    if (rc == QD_OK) rc = qd_text_set(&m->purpose, purpose, err);
+    if (rc == QD_OK) rc = qd_text_set(&m->description, description, err);
+    if (rc == QD_OK) rc = qd_text_set(&m->md5, md5, err);
+    if (rc != QD_OK) {
+        qd_msg_free(m);
+        upload_drop(ctx, u);
+        return rc;
+    }
     m->size_bytes = u->bytes;
     *ret = m;
     upload_drop(ctx, u);
@@ -258,6 +268,8 @@ static bool obey(qd_bus *bus, char *line)
         put_batch(bus, a, 1, 0, true, 0);
     else if (sscanf(line, "progress %lu %lu", &a, &b) == 2)
         put_batch(bus, a, 1, 0, false, (uint32_t)b);
+    else if (sscanf(line, "fault %lu", &a) == 1)
+        qd_fault_arm(QD_FAULT_ALLOC, a, ENOMEM);
     else if (strncmp(line, "delete", 6) == 0)
         must(qd_bus_kv_delete(bus, QD_BUCKET_JOBS, "job.j1", QD_REV_ANY, &err), &err);
     else

@@ -216,6 +216,38 @@ class LiveBounds(unittest.TestCase):
         self.assertEqual(f.end(), 0)
 
 
+class Memory(unittest.TestCase):
+    def test_want_of_memory_costs_a_request_and_nothing_more(self):
+        f = Fake("body_bytes_max=100000")
+        f.say("state RUNNING 1")
+        f.say("lines 1 1 5")
+        f.say("last 1")
+        f.say("state SUCCEEDED 1")
+        requests = [get("/api/x?a=b&c").encode(), post("/api/y", "x" * 50000), get("/metrics").encode(), get("/livez").encode(),
+                    upload(form([("descriptions", None, b"d"), ("files", "a", b"1" * 70000), ("files", "b", b"2")])),
+                    f"GET {EVENTS} HTTP/1.0\r\n{GOOD}\r\n".encode()]
+        told = cut = 0
+        for n in range(1, 60):
+            for request in requests:
+                with self.subTest(n=n, request=request[:40]):
+                    f.say(f"fault {n}")
+                    with f.connect() as s:
+                        try:
+                            s.sendall(request)
+                            head = Reader(s).head()
+                        except (BrokenPipeError, ConnectionResetError):
+                            head = None
+                        told += head is not None
+                        cut += head is None
+                        self.assertIn(head and head[0], (None, 200, 400, 422, 429, 500))
+                    f.say("fault 0")
+                    self.assertEqual(ask(f, get("/api/x")).status, 200)
+        self.assertGreater(told, cut)
+        self.assertGreater(cut, 0)
+        self.assertEqual(lines_of(Stream(f).all())[-1], 5)
+        self.assertEqual(f.end(), 0)
+
+
 class Tls(unittest.TestCase):
     def test_tls_serves_requests_and_events(self):
         openssl = shutil.which("openssl")
