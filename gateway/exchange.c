@@ -26,7 +26,10 @@ void *qd_exchange_begin(void *cls, const char *uri, struct MHD_Connection *mhd)
     x->mhd = mhd;
     x->conn = info->socket_context;
     x->api_name = "none";
-    x->uri = strlen(uri) <= QD_REQUEST_URI_MAX ? qd_strdup(uri) : NULL;
+    if (strlen(uri) <= QD_REQUEST_URI_MAX && (x->uri = qd_strdup(uri)) == NULL) {
+        qd_free(x);
+        return NULL;
+    }
     x->began_ns = qd_mono_ns();
     x->began_ms = x->began_ns / 1000000;
     return x;

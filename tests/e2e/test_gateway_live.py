@@ -131,10 +131,11 @@ class Live(unittest.TestCase):
         self.f.say("lines 1 1 2")
         self.assertEqual([s.event()[2]["line"] for _ in range(2)], [1, 2])
         self.f.say("state RUNNING 2")
+        got = [s.event()]
         self.f.say("lines 2 1 3")
         self.f.say("last 2")
         self.f.say("state CANCELED 2")
-        got = s.all()
+        got += s.all()
         self.assertEqual([e[2]["attempt"] for e in got if e[0] == "status"], [2, 2])
         self.assertEqual(lines_of(got), [1, 2, 3])
 
