@@ -301,8 +301,9 @@ static void log_access(const qd_exchange *x, uint64_t took_ns, bool whole)
     qd_glog_say(x->server->c.log, QD_LOG_INFO,
                 "%.16s %.300s status=%d ms=%" PRIu64 ".%03u from=%s user=%s key=%s request=%s%s%s", x->http.method,
                 x->http.path, x->reply.status, took_ns / 1000000, (unsigned)(took_ns / 1000 % 1000), x->conn->from,
-                x->admitted ? x->caller.tenant : "-", x->admitted ? x->caller.key_id : "-", x->request_id,
-                x->streams ? " events=1" : "", whole ? "" : " cut=1");
+                x->caller.tenant[0] != '\0' ? x->caller.tenant : "-",
+                x->caller.key_id[0] != '\0' ? x->caller.key_id : "-", x->request_id, x->streams ? " events=1" : "",
+                whole ? "" : " cut=1");
 }
 
 void qd_exchange_end(void *cls, struct MHD_Connection *mhd, void **req, enum MHD_RequestTerminationCode why)
