@@ -14,12 +14,12 @@
 
 static void add_line(qd_events *e, uint64_t epoch, uint64_t number, const char *text)
 {
-    qd_log_line line = QUANTD__LOG_LINE__INIT;
-    char copy[200];
-    (void)snprintf(copy, sizeof copy, "%s", text);
-    line.text = copy;
-    line.level = QUANTD__LOG_LEVEL__LOG_WARN;
-    assert_true(qd_events_log(e, epoch, number, &line));
+    qd_log_line *line = qd_log_line_new();
+    assert_non_null(line);
+    assert_int_equal(qd_text_set(&line->text, text, NULL), QD_OK);
+    line->level = QUANTD__LOG_LEVEL__LOG_WARN;
+    assert_true(qd_events_log(e, epoch, number, line));
+    qd_msg_free(line);
 }
 
 static void fill(qd_events *e, uint64_t from, uint64_t n)
