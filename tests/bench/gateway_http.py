@@ -40,7 +40,7 @@ def main():
     service.need()
     load = os.path.join(a.bin, "http_load")
     with tempfile.TemporaryDirectory(prefix="bench-") as d:
-        s = service.Service(d)
+        s = service.Service(d, f"connections_per_address={a.clients + a.connections}")
         try:
             def get(name, path):
                 cpu = cpu_s(s.gateway.pid)

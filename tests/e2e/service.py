@@ -31,8 +31,8 @@ class Reply:
 class Service:
     """One tenant, acme, with a key (self.key) and a signing pair (self.ak, self.sk); model "demo-ft-1"."""
 
-    def __init__(self, directory):
-        self.dir = directory
+    def __init__(self, directory, *settings):
+        self.dir, self.settings = directory, settings
         self.cluster = cluster.Cluster(directory)
         self.cluster.start_server()
         self.models, self.files = os.path.join(directory, "models"), os.path.join(directory, "files")
@@ -64,7 +64,7 @@ class Service:
         args = [GATEWAY]
         for s in (f"listen=127.0.0.1:{self.port}", f"nats_url={self.cluster.url}", f"models_root={self.models}",
                   f"files_root={self.files}", f"output_root={self.cluster.out}", f"seal_key={self.seal}", "gateway=gw1",
-                  f"index={os.path.join(self.dir, 'gateway', 'index.sqlite')}", "disk_free=0"):
+                  f"index={os.path.join(self.dir, 'gateway', 'index.sqlite')}", "disk_free=0", *self.settings):
             args += ["--set", s]
         self.gateway = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                         env=qd.environment({"QD_TEMPLATES": os.path.join(qd.ROOT, "deploy", "templates")}))
