@@ -12,8 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const qd_http_pair query = {"Action", "DescribeModelCompTasks"};
     const qd_api *apis[] = {qd_api_bailian(), qd_api_qianfan()};
     static const char *const paths[] = {"/api/v1/files", "/v2/model"}, *const methods[] = {"GET", "POST"};
-    fake f;
-    gateway_begin(&f);
+    fake *f = gateway_begin();
     for (size_t i = 0; i < 2; i++) {
         qd_http_request r = {.method = methods[i],
                              .path = paths[i],
@@ -27,13 +26,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                              .now_ms = FAKE_NOW_MS};
         qd_caller caller = {0};
         qd_http_reply reply = {0};
-        if (!apis[i]->admit(&f.env, &r, &caller, &reply))
+        if (!apis[i]->admit(&f->env, &r, &caller, &reply))
             check_answer(&reply);
         else
             promise(strstr(value, i == 0 ? "sk-" : "/ak-") != NULL && caller.tenant[0] != '\0');
         qd_http_reply_done(&reply);
     }
-    gateway_end(&f);
+    gateway_end(f);
     qd_bce_auth a = {0};
     if (qd_bce_parse(value, &a)) {
         promise(a.prefix == value && a.prefix_bytes < strlen(value) && strlen(a.signature) == 64);

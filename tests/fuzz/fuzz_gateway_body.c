@@ -22,7 +22,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) return 0;
     size_t k = data[0] % (sizeof k_requests / sizeof k_requests[0]);
-    fake f;
     char *body = qd_malloc(size);
     promise(body != NULL);
     memcpy(body, data + 1, size - 1);
@@ -39,11 +38,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                          .now_ms = FAKE_NOW_MS};
     qd_caller caller = {.tenant = "acme", .key_id = "acme", .user = "acme"};
     qd_http_reply reply = {0};
-    gateway_begin(&f);
+    fake *f = gateway_begin();
     const qd_api *api = k_requests[k].qianfan ? qd_api_qianfan() : qd_api_bailian();
-    api->serve(&f.env, &caller, &r, &reply);
+    api->serve(&f->env, &caller, &r, &reply);
     check_answer(&reply);
-    gateway_end(&f);
+    gateway_end(f);
     qd_free(body);
     return 0;
 }

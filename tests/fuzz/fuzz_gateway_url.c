@@ -44,18 +44,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (mark != NULL) r.n_query = split_query(mark, query);
     const qd_api *apis[] = {qd_api_bailian(), qd_api_qianfan()};
     for (size_t i = 0; i < 2; i++) {
-        fake f;
         qd_caller caller = {0};
         qd_http_reply reply = {0};
         if (!apis[i]->owns(target)) continue;
-        gateway_begin(&f);
-        bool let_in = apis[i]->admit(&f.env, &r, &caller, &reply);
+        fake *f = gateway_begin();
+        bool let_in = apis[i]->admit(&f->env, &r, &caller, &reply);
         size_t n = strlen(target);
         bool events = let_in && (apis[i]->is_upload(&r) || (n > 8 && strstr(target + n - 8, "/events") != NULL));
-        if (let_in && !events) apis[i]->serve(&f.env, &caller, &r, &reply);
+        if (let_in && !events) apis[i]->serve(&f->env, &caller, &r, &reply);
         if (!events) check_answer(&reply);
         qd_http_reply_done(&reply);
-        gateway_end(&f);
+        gateway_end(f);
     }
     qd_free(target);
     return 0;

@@ -14,18 +14,24 @@ static inline void promise(bool kept)
     if (!kept) abort();
 }
 
-static inline void gateway_begin(fake *f)
+/* The same service for every input, which begins as the first one did. */
+static inline fake *gateway_begin(void)
 {
+    static fake f;
+    if (f.n_models != 0) {
+        fake_again(&f);
+        return &f;
+    }
     (void)setenv("TZ", "Asia/Shanghai", 1);
     tzset();
-    fake_begin(f, QD_TEST_SOURCE_DIR "/deploy/templates");
+    fake_begin(&f, QD_TEST_SOURCE_DIR "/deploy/templates");
+    return &f;
 }
 
 /* Nothing is lent any more, no record was made that the wire refuses. */
-static inline void gateway_end(fake *f)
+static inline void gateway_end(const fake *f)
 {
     promise(f->lent == 0 && f->not_for_the_wire == 0);
-    fake_done(f);
 }
 
 /* An answer is the caller's fault or a success, JSON, and names the request. */

@@ -41,6 +41,8 @@ typedef struct fake {
 /* Aborts when something cannot be made. template_dir: deploy/templates. */
 void fake_begin(fake *f, const char *template_dir);
 void fake_done(fake *f);
+/* Jobs and files as they were after fake_begin(). */
+void fake_again(fake *f);
 
 /* A job as given; the record is the fake's. state: started and ended times are set as they belong. */
 qd_job_record *fake_job_add(fake *f, const char *id, const char *tenant, Quantd__ApiOrigin origin, qd_job_state state,

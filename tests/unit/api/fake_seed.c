@@ -191,6 +191,15 @@ void fake_begin(fake *f, const char *template_dir)
     add_model(f, "gemma", "gemma", "", QD_MODEL_BASE, QD_MODEL_READY);
     add_model(f, "smollm2-" FAKE_QIANFAN_JOB "5", "smollm2", "acme", QD_MODEL_QUANTIZED, QD_MODEL_READY);
     add_templates(f, template_dir);
+    fake_again(f);
+}
+
+void fake_again(fake *f)
+{
+    for (size_t i = 0; i < f->n_jobs; i++) qd_msg_free(f->jobs[i].rec);
+    for (size_t i = 0; i < f->n_files; i++) qd_msg_free(f->files[i]);
+    f->n_jobs = f->n_files = 0;
+    f->random = 0;
     add_jobs(f);
     add_file(f, FAKE_FILE, "acme");
     add_file(f, FAKE_FILE_OTHER, "other");
