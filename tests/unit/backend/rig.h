@@ -266,6 +266,13 @@ static inline void rig_free(rig *r)
     test_free(r);
 }
 
+static inline void rig_faults(rig *r, const qd_bus_mem_faults *f)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    qd_bus_mem_set_faults(r->mem, f);
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
 /* What tests ask for. */
 
 static inline void rig_id(uint64_t now_ms, uint64_t random, char ret[QD_ID_BYTES])

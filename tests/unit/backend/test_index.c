@@ -183,7 +183,7 @@ static void compare(rig *r, qd_index *x, const char *tenant, const qd_job_query 
 {
     qd_job_record *sorted[JOBS], *want[JOBS];
     qd_job_page page = {0};
-    size_t n = 0, from = 0, n_tenant = 0;
+    size_t n = 0, from = 0;
     bool found = q->from_id == NULL;
     memcpy(sorted, r->all, sizeof sorted);
     qsort(sorted, r->n, sizeof sorted[0], by_creation);
@@ -194,7 +194,6 @@ static void compare(rig *r, qd_index *x, const char *tenant, const qd_job_query 
             found = true;
             from = n;
         }
-        n_tenant += strcmp(rec->spec->tenant, tenant) == 0;
         if (is_wanted(rec, tenant, q)) want[n++] = rec;
     }
     qd_code rc = qd_index_list(x, tenant, q, &page, NULL);

@@ -247,7 +247,7 @@ static void broken_feeds_end_in_the_same_index(void **state)
     const qd_caller c = rig_caller("acme");
     const qd_ask ask = {.caller = &c};
     char id[QD_ID_BYTES];
-    qd_bus_mem_set_faults(r->mem, &faults);
+    rig_faults(r, &faults);
     for (int i = 0; i < 40; i++) {
         assert_int_equal(rig_create(r, 0, "acme", NULL, NULL, id), QD_OK);
         assert_int_equal(rig_get_job(r, 0, "acme", id, NULL), QD_OK);
@@ -256,7 +256,7 @@ static void broken_feeds_end_in_the_same_index(void **state)
         assert_int_equal(r->gate[0]->ops->job_delete(r->gate[0]->ctx, &ask, k_api, id, NULL), QD_OK);
         assert_int_equal(rig_get_job(r, 0, "acme", id, NULL), QD_E_NOT_FOUND);
     }
-    qd_bus_mem_set_faults(r->mem, NULL);
+    rig_faults(r, NULL);
     EVENTUALLY(atomic_load(&rig_inside(r, 1)->synced) && rig_count(r, 1, "acme") == 20);
     EVENTUALLY(atomic_load(&rig_inside(r, 0)->synced) && rig_count(r, 0, "acme") == 20);
     same_page(r, &(qd_job_query){.origin = k_api, .count = 100, .want_total = true});
