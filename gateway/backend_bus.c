@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum {
-    FEED_BATCH = 4096 /* a bucket of a million jobs is read anew at each start: in few steps */
+    FEED_BATCH = 4096,        /* a bucket of a million jobs is read anew at each start: in few steps */
+    FOLLOW_TIMEOUT_MS = 30000 /* and the server takes seconds to find the last message of each */
 };
 
 static qd_backend_bus *of(void *ctx)
@@ -197,11 +198,12 @@ static const qd_backend_ops k_ops = {
     .upload_drop = upload_drop,
 };
 
-static qd_code open_nats(void *ctx, const char *name, qd_bus **ret, qd_err *err)
+static qd_code open_nats(void *ctx, const char *name, bool follows, qd_bus **ret, qd_err *err)
 {
     qd_bus_nats_config nats = of(ctx)->cfg.nats;
     nats.name = name;
-    if (nats.feed_batch == 0) nats.feed_batch = FEED_BATCH;
+    if (follows && nats.feed_batch == 0) nats.feed_batch = FEED_BATCH;
+    if (follows && nats.call_timeout_ms < FOLLOW_TIMEOUT_MS) nats.call_timeout_ms = FOLLOW_TIMEOUT_MS;
     return qd_bus_nats_open(&nats, ret, err);
 }
 

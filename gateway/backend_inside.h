@@ -17,10 +17,11 @@
  * id. */
 #define QD_FIELD_NONCE "quantd.nonce"
 
-/* How a thread gets its connection, and what makes the streams; tests have others. */
+/* How a thread gets its connection, and what makes the streams; tests have others. follows: for the one who reads whole
+ * buckets, for whom the server may take its time. */
 typedef struct qd_backend_bus_door {
     void *ctx;
-    qd_code (*open)(void *ctx, const char *name, qd_bus **ret, qd_err *err);
+    qd_code (*open)(void *ctx, const char *name, bool follows, qd_bus **ret, qd_err *err);
     qd_code (*provision)(void *ctx, qd_bus *bus, qd_err *err);
 } qd_backend_bus_door;
 

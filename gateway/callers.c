@@ -55,7 +55,7 @@ static qd_code sit_down(thread *t, qd_err *err)
     const qd_backend_bus_door *door = &t->desk.b->door;
     qd_bus_state state = {0};
     if (t->desk.bus != NULL) return QD_OK;
-    qd_code rc = door->open(door->ctx, t->self, &t->desk.bus, err);
+    qd_code rc = door->open(door->ctx, t->self, false, &t->desk.bus, err);
     const qd_jobs_opts opts = {.self = t->self};
     if (rc == QD_OK) rc = qd_jobs_open(t->desk.bus, &opts, &t->desk.jobs, err);
     if (rc != QD_OK) close_desk(&t->desk);

@@ -174,7 +174,7 @@ static qd_code arrive(qd_follow *f, qd_err *err)
     const qd_backend_bus_door *door = &f->b->door;
     qd_bus_state state = {0};
     qd_code rc = QD_OK;
-    if (f->bus == NULL) QD_TRY(door->open(door->ctx, f->self, &f->bus, err));
+    if (f->bus == NULL) QD_TRY(door->open(door->ctx, f->self, true, &f->bus, err));
     qd_bus_state_get(f->bus, &state);
     atomic_store(&f->b->connected, state.connected);
     if (f->provisioned) goto out;

@@ -142,7 +142,7 @@ static inline void rig_bus_free(qd_bus *b)
     qd_free(w);
 }
 
-static inline qd_code rig_open(void *ctx, const char *name, qd_bus **ret, qd_err *err)
+static inline qd_code rig_open(void *ctx, const char *name, bool follows, qd_bus **ret, qd_err *err)
 {
     static const qd_bus_ops ops = {.publish = rig_publish,
                                    .purge = rig_purge,
@@ -161,7 +161,7 @@ static inline qd_code rig_open(void *ctx, const char *name, qd_bus **ret, qd_err
     if (w == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory");
     w->bus = (qd_bus){.ops = &ops, .ctx = w};
     w->r = r;
-    w->calls = strstr(name, "-c") != NULL;
+    w->calls = !follows && strcmp(name, "test") != 0;
     w->second = strncmp(name, "gate1", 5) == 0;
     (void)pthread_mutex_lock(&r->lock);
     qd_code rc = qd_bus_mem_client(r->mem, name, &w->real, err);
@@ -241,7 +241,7 @@ static inline rig *rig_new(int n_gates)
     sm_put(model, "quantd.json", "{\"id\": \"small\"}", 15);
     (void)pthread_mutex_init(&r->lock, NULL);
     assert_int_equal(qd_bus_mem_new(1, UINT64_C(1775880155000), NULL, &r->mem, NULL), QD_OK);
-    assert_int_equal(rig_open(r, "test", &r->bus, NULL), QD_OK);
+    assert_int_equal(rig_open(r, "test", false, &r->bus, NULL), QD_OK);
     qd_glog_begin(&r->log, STDERR_FILENO, QD_LOG_ERROR, 0);
     r->cfg = (qd_backend_config){.models_root = r->models,
                                  .files_root = r->files,
