@@ -10,7 +10,7 @@
 
 enum {
     FEED_BATCH = 4096,        /* a bucket of a million jobs is read anew at each start: in few steps */
-    FOLLOW_TIMEOUT_MS = 30000 /* and the server takes seconds to find the last message of each */
+    FOLLOW_TIMEOUT_MS = 60000 /* and the server takes seconds, where it is busy many, to find the last of each key */
 };
 
 static qd_backend_bus *of(void *ctx)
