@@ -179,8 +179,8 @@ void buffers_larger_than_a_chunk(void **state)
 
 void processes_get_the_same(void **state)
 {
-    for (size_t i = 0; i < sizeof k_gangs / sizeof k_gangs[0]; i++) {
-        gang_processes p = gang_start(*state, k_gangs[i], PATIENT_MS, call_small, NULL);
+    for (uint32_t n = 2; n <= 8; n += 3) {
+        gang_processes p = gang_start(*state, n, PATIENT_MS, call_small, NULL);
         assert_true(gang_wait(&p, p.n));
     }
 }

@@ -1,0 +1,12 @@
+# QD_NCCL_INCLUDES   folders with nccl.h and cuda_runtime.h, or empty; QD_NCCL_MISSING then says what was not found.
+find_path(QD_NCCL_INCLUDE nccl.h HINTS /usr/local/cuda/include)
+find_path(QD_CUDART_INCLUDE cuda_runtime.h HINTS /usr/local/cuda/include)
+set(QD_NCCL_INCLUDES "")
+set(QD_NCCL_MISSING "")
+if(NOT QD_NCCL_INCLUDE)
+  set(QD_NCCL_MISSING "no nccl.h found")
+elseif(NOT QD_CUDART_INCLUDE)
+  set(QD_NCCL_MISSING "no cuda_runtime.h found")
+else()
+  set(QD_NCCL_INCLUDES ${QD_NCCL_INCLUDE} ${QD_CUDART_INCLUDE})
+endif()
