@@ -103,7 +103,7 @@ typedef struct qd_comm_transfer {
     uint32_t peer; /* another rank */
     qd_comm_type type;
     uint64_t n;
-    const void *send; /* exactly one of send and recv is not NULL */
+    const void *send; /* exactly one of send and recv is not NULL, also where n is 0 */
     void *recv;
 } qd_comm_transfer;
 
@@ -148,7 +148,8 @@ QD_MUST_CHECK qd_code qd_comm_barrier(qd_comm *c, qd_err *err);
 /* Messages between pairs of ranks, all of the list side by side; those between the same two ranks in the same
  * direction in order. For every send the peer has a receive of the same type and n. It returns when what was received
  * is there and what was sent may be changed; a message that was sent may not have been received. Ranks that have no
- * message need not call. */
+ * message need not call. With NCCL a message of a list goes on only as the others do: no peer may need the end of one
+ * before it starts another. */
 QD_MUST_CHECK qd_code qd_comm_exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_list, qd_err *err);
 QD_MUST_CHECK qd_code qd_comm_send(qd_comm *c, qd_comm_type type, uint32_t to, const void *data, uint64_t n,
                                    qd_err *err);
