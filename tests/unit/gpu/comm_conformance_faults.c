@@ -263,7 +263,7 @@ void a_rank_that_never_opens_is_waited_for_in_vain(void **state)
         assert_int_equal(k->kind->open(rank == 0 ? &invite : &other, &o, &c, &err), QD_E_GANG);
         assert_true(has(err.msg, rank == 0 ? "rank 0 of 2: open: nothing for 200 ms from"
                                            : "rank 1 of 2: open: nothing for 200 ms from"));
-        qd_cancel cancel = {1};
+        qd_cancel cancel = {.signal = 1};
         const qd_comm_options canceled = {.rank = rank, .n_ranks = 2, .wait_ms = PATIENT_MS, .cancel = &cancel};
         qd_comm_invite_done(&invite);
         assert_int_equal(k->kind->invite(2, &invite, &err), QD_OK);
