@@ -21,7 +21,7 @@ SEED = int(os.environ.get("QD_CHAOS_SEED", "1"))
 WORKERS = 3
 ROUND_S = 0.1
 SETTINGS = ("--set", "block_scale=mse")
-MOST_S = 180 + 8 * JOBS  # to the end of the last job; then what is left over has LEFT_S to go
+MOST_S = 180 + 8 * JOBS  # half of it for new jobs and disturbances, half to end in; then what is left over has LEFT_S to go
 LEFT_S = 150
 HURT = ("worker killed", "worker stopped", "worker drained", "child killed", "child stopped", "server killed", "server stopped",
         "submitter killed", "submitter stopped", "job canceled")
@@ -85,8 +85,11 @@ class Chaos(cluster.Case):
         self.hurt["server killed"] += 1
 
     def cancel(self):
-        """Of one that is in work or waits; now and then of one that has ended."""
-        job = self.rng.choice([j for j in self.jobs if j not in self.ended or self.rng.random() < 0.02] or list(self.jobs))
+        """Of one that is in work or waits, for a third of them; else of one that has ended."""
+        live = [j for j in self.jobs if j not in self.ended and j not in self.canceled] if 3 * len(self.canceled) < self.submitted else []
+        if not live and not self.ended:
+            return
+        job = self.rng.choice(live or list(self.ended))
         r = self.c.ctl("cancel", job, rc=None)
         self.assertNotIn("usage", r.err)
         if r.rc == 0:
@@ -181,9 +184,10 @@ class Chaos(cluster.Case):
             self.start(i)
         self.measure_submit()
         end = time.monotonic() + MOST_S
-        calm = False
+        calm = late = False
         while time.monotonic() < end:
-            if self.submitted < JOBS:
+            late = late or time.monotonic() > end - MOST_S / 2
+            if self.submitted < JOBS and not late:
                 self.submit()
             self.go_on(calm)
             for i in range(WORKERS - len(self.alive())):
@@ -191,9 +195,9 @@ class Chaos(cluster.Case):
             states = self.look()
             self.compare(j for j, state in states.items() if state == "SUCCEEDED")
             n_ended = sum(s in cluster.END for s in states.values())
-            if self.submitted == JOBS and states and len(states) == len(self.jobs) == n_ended:
+            if (self.submitted == JOBS or late) and states and len(states) == len(self.jobs) == n_ended:
                 break
-            calm = self.submitted == JOBS and (calm or time.monotonic() > end - MOST_S / 2 or n_ended > len(self.jobs) * 0.8)
+            calm = late or (self.submitted == JOBS and (calm or n_ended > len(self.jobs) * 0.8))
             if not calm:
                 self.disturb()
             time.sleep(ROUND_S)
@@ -233,7 +237,7 @@ class Chaos(cluster.Case):
         states = collections.Counter(r["state"] for r in records.values())
         epochs = [r["epoch"] for r in records.values()]
         server = subprocess.run([cluster.NATS, "--version"], capture_output=True, check=False).stdout.decode().split()[-1]
-        rows = {"server": server, "seed": SEED, "submitted": self.submitted, "jobs": len(records),
+        rows = {"server": server, "seed": SEED, "submitted": f"{self.submitted} of {JOBS}", "jobs": len(records),
                 "never recorded": sum(j is None for j in self.names.values()), **{f"jobs {s}": n for s, n in sorted(states.items())},
                 "outputs with the undisturbed bytes": len(self.same), "cancels answered with success": len(self.canceled),
                 **self.hurt, "takes": sum(epochs), "takes, most of one job": max(epochs),
