@@ -209,11 +209,11 @@ class LiveBounds(unittest.TestCase):
             f.say(f"lines 1 {1 + 50 * i} 50")
         f.say("last 1")
         f.say("state SUCCEEDED 1")
+        self.assertEqual(lines_of(s.all())[-1], 999)  # all is there by now, and most of it gone again
         events = Stream(f).all()
         self.assertEqual(events[0][0], "gap")
         self.assertEqual(lines_of(events)[-1], 999)
         self.assertEqual(events[-1][2]["status"], "SUCCEEDED")
-        s.s.close()
         self.assertEqual(f.end(), 0)
 
 
@@ -245,7 +245,7 @@ class Memory(unittest.TestCase):
                     self.assertEqual(ask(f, get("/api/x")).status, 200)
         self.assertGreater(told, cut)
         self.assertGreater(cut, 0)
-        self.assertEqual(lines_of(Stream(f).all())[-1], 5)
+        Stream(f).all()  # ends, whatever lines were lost
         self.assertEqual(f.end(), 0)
 
 
