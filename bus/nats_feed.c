@@ -106,11 +106,17 @@ static qd_code make_consumer(qd_nats *n, qd_bus_feed *f, qd_err *err)
     char api[2 * QD_SUBJECT_BYTES];
     json_t *info = NULL;
     bool last = f->start == QD_FEED_LAST_OF_EACH;
+    /* A bucket holds one message of each subject anyway; to look for the last ones of a million takes the server long.
+     */
+    bool bucket = strncmp(f->stream, "KV_", 3) == 0;
     (void)snprintf(api, sizeof api, "CONSUMER.CREATE.%s", f->stream);
-    json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:i}", "deliver_policy",
-                               last ? "last_per_subject" : "by_start_sequence", "ack_policy", "none", "replay_policy",
-                               "instant", "filter_subject", f->filter, "inactive_threshold",
-                               (json_int_t)INACTIVE_MS * 1000000, "mem_storage", 1, "num_replicas", 1);
+    json_t *config =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:i}", "deliver_policy",
+                  last && bucket ? "all"
+                  : last         ? "last_per_subject"
+                                 : "by_start_sequence",
+                  "ack_policy", "none", "replay_policy", "instant", "filter_subject", f->filter, "inactive_threshold",
+                  (json_int_t)INACTIVE_MS * 1000000, "mem_storage", 1, "num_replicas", 1);
     if (config != NULL && !last)
         (void)json_object_set_new(config, "opt_start_seq", json_integer((json_int_t)f->from_seq));
     json_t *body = config == NULL ? NULL : json_pack("{s:s, s:o}", "stream_name", f->stream, "config", config);
