@@ -7,7 +7,9 @@
 #include "cli/signals.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char k_usage[] =
@@ -18,6 +20,7 @@ static const char k_usage[] =
     "  --calib FILE         calibration data: .txt, .jsonl, or ids in .safetensors (may be repeated)\n"
     "  --samples N          calibration samples (default: the template's)\n"
     "  --seq-len L          tokens of a sample (default: the template's)\n"
+    "  --max-kl X           fail (exit code 5) where KL to the source on held-back samples is above X nats a token\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --device cpu         where to compute\n"
     "  --threads N          compute threads (default: one a processor)\n"
@@ -34,9 +37,17 @@ typedef struct quantize_args {
     const char *tmpl, *output, *format, *device, *templates, *max_kl;
     qd_arg_list settings, calib;
     uint64_t threads, memory, shard, samples, seq_len;
+    double max_kl_nats;
     bool dry_run, resume, force, no_verify, json, help;
     qd_arg_list rest;
 } quantize_args;
+
+static bool read_max_kl(const char *text, double *ret)
+{
+    char *end = NULL;
+    *ret = strtod(text, &end);
+    return end != text && *end == '\0' && isfinite(*ret) && *ret > 0;
+}
 
 static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
 {
@@ -54,8 +65,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
-    if (a->max_kl != NULL)
-        return qd_fail(err, QD_E_USAGE, "the quality gate is not in this version: --max-kl cannot be used yet");
+    if (a->max_kl != NULL && !read_max_kl(a->max_kl, &a->max_kl_nats))
+        return qd_fail(err, QD_E_USAGE, "--max-kl: expected a number above 0, found %s", a->max_kl);
     if (a->rest.n != 1) return qd_fail(err, QD_E_USAGE, "which model? see quantctl quantize --help");
     if (a->tmpl == NULL)
         return qd_fail(err, QD_E_USAGE, "which template? --template ID; `quantctl templates` lists them");
@@ -127,6 +138,7 @@ int qd_cmd_quantize(int argc, char **argv)
                         .n_calib_files = a.calib.n,
                         .calib_samples = a.samples,
                         .calib_seq_len = a.seq_len,
+                        .max_kl = a.max_kl_nats,
                         .n_threads = (unsigned)a.threads,
                         .memory_bytes = a.memory,
                         .shard_bytes = a.shard,

@@ -1,6 +1,7 @@
 /* calibrate_plan.c -- what a calibration pass will take and do, for the plan. */
 #include "base/mem.h"
 #include "engine/calibrate.h"
+#include "engine/layerwise.h"
 #include "engine/rounded.h"
 
 qd_forward_opts qd_calibrate_options(const qd_plan *p)
@@ -75,6 +76,8 @@ qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *er
                            : 1.0;
         if (is_quantized(p, i)) pass->flop += 2.0 * (double)n_tokens * (double)(it->rows * it->cols) * share;
     }
+    const qd_tokens held = qd_job_tokens_held(tokens);
+    if (p->method.layerwise) qd_layerwise_measure(p, &x.config, held.starts[held.n_seqs]);
     qd_model_index_done(&x);
     return QD_OK;
 }

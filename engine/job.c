@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "engine/calibrate.h"
 #include "engine/digest.h"
+#include "engine/layerwise.h"
 #include "engine/outputs.h"
 #include "engine/pipeline.h"
 #include "engine/report.h"
@@ -147,10 +148,20 @@ static qd_code run_in_staging(job *j, uint64_t start_ns, qd_err *err)
     qd_hash128 digest = {0, 0};
     QD_TRY(qd_plan_check_room(&j->plan, j->staging.out, held_bytes(j), err)); /* before anything is written */
     QD_TRY(take_up(j, err));
-    if (j->plan.info.input_scales) {
+    if (j->plan.method.calibrated) {
         uint64_t t = qd_mono_ns();
-        qd_tokens tokens = qd_job_tokens_view(&j->tokens);
-        QD_TRY(qd_calibrate(&j->run, &tokens, j->staging.dir, j->journal, j->events, j->cancel, &j->res.forward, err));
+        qd_tokens tokens = qd_job_tokens_view(&j->tokens), held = qd_job_tokens_held(&j->tokens);
+        qd_layerwise_opts lw = {.calib = &tokens,
+                                .held = &held,
+                                .staging = j->staging.dir,
+                                .journal = j->journal,
+                                .events = j->events,
+                                .cancel = j->cancel};
+        if (j->plan.method.layerwise)
+            QD_TRY(qd_layerwise_run(&j->run, &lw, err));
+        else
+            QD_TRY(
+                qd_calibrate(&j->run, &tokens, j->staging.dir, j->journal, j->events, j->cancel, &j->res.forward, err));
         j->res.calibrate_s = seconds_since(t);
         j->res.peak_bytes = j->res.forward.peak_bytes;
         sample_memory(j);
@@ -205,9 +216,11 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     qd_code rc = QD_OK;
     job j = {.opts = opts, .events = events, .cancel = cancel, .staging = {.lock_fd = -1}};
     bool in_staging = false;
+    qd_method method = {0};
     QD_TRY(qd_ckpt_open(opts->model_dir, &j.ckpt, err));
-    if (opts->tmpl->input_scales) QD_TRY(qd_job_tokens_load(opts, &j.ckpt, events, cancel, &j.tokens, err));
-    QD_TRY(qd_plan_make(opts, &j.ckpt, opts->tmpl->input_scales ? &j.tokens : NULL, &j.plan, err));
+    QD_TRY(qd_method_of(opts, &method, err));
+    if (method.calibrated) QD_TRY(qd_job_tokens_load(opts, &j.ckpt, events, cancel, &j.tokens, err));
+    QD_TRY(qd_plan_make(opts, &j.ckpt, method.calibrated ? &j.tokens : NULL, &j.plan, err));
     for (uint32_t i = 0; i < j.plan.n_warnings; i++) note(&j, QD_NOTE_WARN, j.plan.warnings[i]);
     for (uint32_t i = 0; i < j.ckpt.n_skipped; i++) {
         char text[320];

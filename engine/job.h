@@ -55,6 +55,7 @@ typedef struct qd_job_opts {
     const char *const *calib_files;
     uint32_t n_calib_files;
     uint64_t calib_samples, calib_seq_len;
+    double max_kl;         /* of the quality gate: more fails the job with QD_E_QUALITY; 0: the template's, or none */
     unsigned n_threads;    /* 0: one a processor */
     uint64_t memory_bytes; /* host memory the job may use for tiles; 0: 192 MiB */
     uint64_t shard_bytes;  /* largest output file; 0: 5 GB */

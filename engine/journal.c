@@ -80,6 +80,7 @@ static bool take_inputs(const json_t *o, qd_run *run)
         const json_t *v = json_array_get(list, n++);
         if (!json_is_number(v)) return false;
         run->result[i].input_amax = (float)json_number_value(v);
+        run->result[i].input_gs = qd_input_global(&p->recipe, QD_BF16, run->result[i].input_amax);
     }
     if (json_array_size(list) != n) return false;
     list = json_object_get(o, "kv");
@@ -92,6 +93,7 @@ static bool take_inputs(const json_t *o, qd_run *run)
     }
     if (json_array_size(list) != n) return false;
     run->layer_inputs[layer] = true;
+    run->layer_error[layer] = (float)json_number_value(json_object_get(o, "error"));
     return true;
 }
 
@@ -200,7 +202,7 @@ qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, 
         qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].kv_amax);
         sep = ",";
     }
-    qd_buf_str(&line, "]}\n");
+    qd_buf_printf(&line, "],\"error\":%.9g}\n", (double)run->layer_error[layer]);
     qd_code rc = qd_buf_check(&line, err);
     if (rc == QD_OK) rc = append(j, &line, err);
     qd_buf_done(&line);

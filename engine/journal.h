@@ -1,8 +1,8 @@
 /* journal.h -- finished units, a line each, so that a killed job goes on where it stood.
  *
  * First line: format and plan hash. Then one JSON line a unit: number, hash of what it left on disk, each linear's
- * sums; in a calibrated job also a line a layer: input amaxes. A torn last line is ignored; whether the data really is
- * on disk is checked against the hash on resume, so nothing is synced per unit. */
+ * sums; in a calibrated job also a line a layer: input amaxes and the output error. A torn last line is ignored;
+ * whether the data really is on disk is checked against the hash on resume, so nothing is synced per unit. */
 #ifndef QD_ENGINE_JOURNAL_H
 #define QD_ENGINE_JOURNAL_H
 

@@ -187,9 +187,10 @@ static qd_code hash_plan(qd_plan *p, qd_err *err)
 {
     qd_hasher *h = qd_hasher_new();
     if (h == NULL) return no_memory(err);
-    uint64_t head[] = {QD_NUMERICS_VERSION, QD_TILE_BYTES,    p->ckpt->digest, p->recipe.rule,
-                       p->recipe.arith,     p->n_parts,       p->n_items,      p->n_units,
-                       p->calib_hash.hi,    p->calib_hash.lo, p->input_rule};
+    uint64_t head[] = {QD_NUMERICS_VERSION,     QD_TILE_BYTES,     p->ckpt->digest,     p->recipe.rule,
+                       p->recipe.arith,         p->n_parts,        p->n_items,          p->n_units,
+                       p->calib_hash.hi,        p->calib_hash.lo,  p->input_rule,       p->method.gptq,
+                       p->method.hessian_scale, p->method.balance, p->method.layerwise, p->method.gate_samples};
     qd_hasher_add(h, head, sizeof head);
     qd_hasher_add(h, p->format->name, strlen(p->format->name) + 1);
     qd_hasher_add(h, p->tmpl->id, strlen(p->tmpl->id) + 1);

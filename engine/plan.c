@@ -27,41 +27,6 @@ qd_code qd_plan_warn(qd_plan *p, qd_err *err, const char *fmt, ...)
     return QD_OK;
 }
 
-static qd_code choose_recipe(qd_plan *p, const qd_values *v, qd_err *err)
-{
-    static const char *const rules[] = {
-        [QD_RULE_MINMAX] = "minmax", [QD_RULE_FOUR_OVER_SIX] = "four_over_six", [QD_RULE_MSE] = "mse"};
-    static const char *const inputs[] = {
-        [QD_INPUT_MINMAX] = "minmax", [QD_INPUT_PERCENTILE] = "percentile", [QD_INPUT_MSE] = "mse"};
-    const char *method = qd_values_get(v, "method"), *rule = qd_values_get(v, "block_scale"),
-               *arith = qd_values_get(v, "scale_arithmetic");
-    if (method != NULL && strcmp(method, "rtn") != 0)
-        return qd_fail(err, QD_E_UNSUPPORTED,
-                       "template %s: method %s needs calibration, which this version does not have; use method=rtn",
-                       p->tmpl->id, method);
-    if (strcmp(p->tmpl->scheme, "nvfp4") != 0)
-        return qd_fail(err, QD_E_UNSUPPORTED, "template %s: scheme %s is not in this version", p->tmpl->id,
-                       p->tmpl->scheme);
-    p->recipe.rule = QD_RULE_MSE;
-    if (rule != NULL) {
-        p->recipe.rule = QD_RULE_COUNT;
-        for (int r = 0; r < QD_RULE_COUNT; r++)
-            if (strcmp(rule, rules[r]) == 0) p->recipe.rule = (qd_nvfp4_rule)r;
-        if (p->recipe.rule == QD_RULE_COUNT)
-            return qd_fail(err, QD_E_UNSUPPORTED,
-                           "template %s: block_scale %s needs calibration, which this version does not have",
-                           p->tmpl->id, rule);
-    }
-    p->recipe.arith = arith != NULL && strcmp(arith, "ct-exact") == 0 ? QD_SCALE_CT_EXACT : QD_SCALE_FP32;
-    const char *input = qd_values_get(v, "input_scale");
-    for (int r = 0; input != NULL && r < QD_INPUT_RULE_COUNT; r++)
-        if (strcmp(input, inputs[r]) == 0) p->input_rule = (qd_input_rule)r;
-    if (p->input_rule == QD_INPUT_MSE && p->recipe.arith == QD_SCALE_CT_EXACT)
-        return qd_fail(err, QD_E_USAGE,
-                       "input_scale mse is of scale_arithmetic fp32: ct-exact has no room above its largest value");
-    return qd_nvfp4_recipe_check(&p->recipe, err);
-}
-
 qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_tokens *tokens, qd_plan *ret,
                      qd_err *err)
 {
@@ -71,7 +36,9 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
                  .format = opts->format != NULL ? opts->format : &qd_format_compressed_tensors};
     if (tokens != NULL) p.calib_hash = tokens->hash;
     p.arch = qd_arch_find(&ckpt->config);
-    QD_TRY(choose_recipe(&p, opts->values, err));
+    QD_TRY(qd_method_of(opts, &p.method, err));
+    p.recipe = p.method.recipe;
+    p.input_rule = p.method.input_rule;
     QD_TRY(qd_plan_select(&p, err));
     const char *kv = qd_values_get(opts->values, "kv_cache");
     if (kv != NULL && strcmp(kv, "fp8") == 0) {

@@ -6,7 +6,7 @@
 
 #include "base/hash.h"
 #include "ckpt/arch.h"
-#include "engine/job.h"
+#include "engine/method.h"
 #include "quant/stats.h"
 
 #define QD_NUMERICS_VERSION 1u
@@ -68,7 +68,8 @@ typedef struct qd_plan {
     const qd_arch *arch;     /* NULL: generic rules */
     const qd_template *tmpl; /* not owned */
     const qd_format *format;
-    qd_nvfp4_recipe recipe;
+    qd_method method;
+    qd_nvfp4_recipe recipe; /* of method, as are the next */
     qd_input_rule input_rule;
     qd_hash128 calib_hash; /* of the calibration tokens */
     qd_item *items;

@@ -117,6 +117,27 @@ static void calibration(const qd_job_result *res, qd_buf *out)
                   f->flops, f->load_s, f->run_s, (double)f->longest_tick_gap_us * 1e-3, f->spilled ? "true" : "false");
 }
 
+/* What the calibration pass found: the quality gate's figures, and each layer's output error. */
+static void quality(const qd_run *run, qd_buf *b)
+{
+    const qd_gate *g = &run->gate;
+    const char *sep = "";
+    if (g->n_tokens != 0) {
+        qd_buf_printf(b, "  \"quality\": {\"tokens\": %" PRIu64, g->n_tokens);
+        number_or_null(b, "kl", g->kl);
+        number_or_null(b, "top1", g->top1);
+        number_or_null(b, "perplexity", g->perplexity);
+        number_or_null(b, "source_perplexity", g->source_perplexity);
+        if (run->plan->method.max_kl > 0) number_or_null(b, "max_kl", run->plan->method.max_kl);
+        qd_buf_str(b, "},\n");
+    }
+    if (!run->plan->method.gptq) return;
+    qd_buf_str(b, "  \"output_error_of_rtn\": [");
+    for (uint32_t i = 0; i < run->plan->n_layers; i++, sep = ", ")
+        qd_buf_printf(b, "%s%.6g", sep, (double)run->layer_error[i]);
+    qd_buf_str(b, "],\n");
+}
+
 qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out, qd_err *err)
 {
     static const char *const rules[] = {
@@ -134,13 +155,16 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
     qd_buf_printf(out, ",\n  \"format\": \"%s\",\n  \"architecture\": \"%s\",\n  \"device\": \"%s\",\n",
                   p->format->name, p->arch != NULL ? qd_arch_name(p->arch) : "generic", run->dev->name);
     qd_buf_printf(out,
-                  "  \"settings\": {\"method\": \"rtn\", \"block_scale\": \"%s\", \"scale_arithmetic\": \"%s\"},\n",
-                  rules[p->recipe.rule], p->recipe.arith == QD_SCALE_CT_EXACT ? "ct-exact" : "fp32");
+                  "  \"settings\": {\"method\": \"%s\", \"block_scale\": \"%s\", \"smoothing\": \"%s\", "
+                  "\"scale_arithmetic\": \"%s\"},\n",
+                  p->method.gptq ? "gptq" : "rtn", p->method.hessian_scale ? "hessian" : rules[p->recipe.rule],
+                  p->method.balance ? "balanced" : "none", p->recipe.arith == QD_SCALE_CT_EXACT ? "ct-exact" : "fp32");
     qd_buf_printf(out,
                   "  \"quantized_linears\": %" PRIu64 ",\n  \"copied_tensors\": %" PRIu64
                   ",\n  \"source_bytes\": %" PRIu64 ",\n  \"output_bytes\": %" PRIu64
                   ",\n  \"output_digest\": \"%s\",\n  \"relative_error\": %.9g,\n",
                   res->n_quantized, res->n_copied, res->in_bytes, res->out_bytes, res->output_digest, res->rel_error);
+    quality(run, out);
     qd_buf_printf(
         out,
         "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "

@@ -4,6 +4,7 @@
 #define QD_ENGINE_RUN_H
 
 #include "ckpt/sink.h"
+#include "engine/gate.h"
 #include "engine/plan.h"
 #include "gpu/dev.h"
 
@@ -32,6 +33,8 @@ typedef struct qd_run {
     qd_item_result *result;   /* [n_items] */
     bool *unit_done;          /* [n_units] true before the run: resumed */
     bool *layer_inputs;       /* [n_layers] W4A4: the input amaxes of the layer's linears are in result */
+    float *layer_error;       /* [n_layers] GPTQ: output error as a part of that of rounding to nearest; 0: not known */
+    qd_gate gate;
     qd_arena arena;
 } qd_run;
 

@@ -2,13 +2,15 @@
 
 #include "base/mem.h"
 #include "base/path.h"
+#include "engine/method.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     SAMPLES_DEFAULT = 128,
-    LENGTH_DEFAULT = 512
+    LENGTH_DEFAULT = 512,
+    HELD_SHARE = 8 /* at most this part is held back, where there are not more samples than asked for */
 };
 
 static void warn(void *user, const char *sentence)
@@ -54,10 +56,12 @@ qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt *c, const qd_j
     qd_arena arena = {0};
     qd_tokenizer *tokenizer = NULL;
     qd_chat chat = {0};
+    qd_method method = {0};
     char *built_in = NULL;
     const char *const *paths = opts->calib_files;
     uint32_t n_paths = opts->n_calib_files;
     qd_code rc = QD_OK;
+    QD_TRY(qd_method_of(opts, &method, err));
     QD_TRY(qd_model_config_read(&c->config, c->dir, &arena, &m, err));
     if (n_paths == 0) {
         built_in = qd_dataset_default_path();
@@ -88,7 +92,15 @@ qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt *c, const qd_j
         if (chat.unknown)
             warn(o.warn_user, "the model's chat template is not one that is known: messages are joined as they are");
     }
+    uint32_t wanted = o.n_samples;
+    if (o.n_samples != 0)
+        o.n_samples += method.gate_samples; /* beside the ones for calibration, where there are more */
     QD_TRY(qd_dataset_load(tokenizer, &chat, &o, &ret->data, err));
+    uint32_t spare = ret->data.n_samples / HELD_SHARE;
+    if (wanted != 0 && ret->data.n_samples > wanted) spare = (uint32_t)qd_max_u64(spare, ret->data.n_samples - wanted);
+    ret->n_held = (uint32_t)qd_min_u64(method.gate_samples, spare);
+    if (ret->n_held < method.gate_samples && ret->n_held == 0)
+        warn(o.warn_user, "too few calibration samples to hold some back: the quality gate has nothing to measure");
     QD_TRY(hash_of(ret, err));
 out:
     qd_free(built_in);

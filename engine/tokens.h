@@ -9,6 +9,7 @@
 
 typedef struct qd_job_tokens {
     qd_dataset data;
+    uint32_t n_held; /* of the samples: the last ones, for the quality gate */
     qd_hash128 hash; /* of all ids and lengths, and of the numerics id of the pass that reads them */
 } qd_job_tokens;
 
@@ -20,7 +21,14 @@ QD_MUST_CHECK qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt 
 void qd_job_tokens_done(qd_job_tokens *t);
 static inline qd_tokens qd_job_tokens_view(const qd_job_tokens *t)
 {
-    return (qd_tokens){.ids = t->data.ids, .starts = t->data.starts, .n_seqs = t->data.n_samples};
+    return (qd_tokens){.ids = t->data.ids, .starts = t->data.starts, .n_seqs = t->data.n_samples - t->n_held};
+}
+/* Samples are of one length, so they begin as the first ones do. */
+static inline qd_tokens qd_job_tokens_held(const qd_job_tokens *t)
+{
+    return (qd_tokens){.ids = t->data.ids + (uint64_t)(t->data.n_samples - t->n_held) * t->data.len,
+                       .starts = t->data.starts,
+                       .n_seqs = t->n_held};
 }
 
 #endif

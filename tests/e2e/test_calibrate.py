@@ -13,7 +13,8 @@ from test_ct_exact import SUFFIXES, reference_name
 
 FIXTURES = qd.fixtures()
 W4A4 = "nvfp4-w4a4"
-CT = ("--set", "block_scale=minmax", "--set", "scale_arithmetic=ct-exact")
+PLAIN = ("--set", "method=rtn", "--set", "smoothing=none", "--set", "gate_samples=0")
+CT = (*PLAIN, "--set", "block_scale=minmax", "--set", "scale_arithmetic=ct-exact")
 INPUT = ".input_global_scale"
 TEXT = "The quick brown fox jumps over the lazy dog; 12 boxes, 345 jugs. Zwölf Boxkämpfer jagen Viktor. 敏捷的狐狸。\n"
 
@@ -59,7 +60,8 @@ class Own(qd.Case):
         st.write(self.ids, {"input_ids": st.Tensor("I64", (40, 64), struct.pack(f"<{len(ids)}q", *ids))})
 
     def args(self, out, *more):
-        return ("quantize", self.model, "--template", W4A4, "--calib", self.ids, "-o", out, *more)
+        return ("quantize", self.model, "--template", W4A4, *PLAIN, "--set", "block_scale=mse",
+                "--calib", self.ids, "-o", out, *more)
 
     def test_the_bytes_do_not_depend_on_threads_or_memory(self):
         self.check(qd.quantctl(*self.args(self.path("a"), "--threads", "1")), 0)

@@ -12,7 +12,8 @@ FIXTURES = qd.fixtures()
 W4A4 = "nvfp4-w4a4"
 CACHE = re.compile(r"\.self_attn\.(?:[kv]_proj\.)?[kv]_scale$")
 KV = ("--set", "kv_cache=fp8")
-CT = ("--set", "block_scale=minmax", "--set", "scale_arithmetic=ct-exact")
+PLAIN = ("--set", "method=rtn", "--set", "smoothing=none", "--set", "gate_samples=0")
+CT = (*PLAIN, "--set", "block_scale=minmax", "--set", "scale_arithmetic=ct-exact")
 
 
 def value(t):

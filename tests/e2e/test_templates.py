@@ -52,7 +52,7 @@ class Templates(qd.Case):
         r = qd.quantctl("templates", "--json")
         self.check(r, 0)
         ids = [json.loads(line)["id"] for line in r.out.splitlines()]
-        self.assertEqual(ids, ["nvfp4-w4a16", "nvfp4-w4a4", "quant-flash-nvfp4-mlp-nomtp"])
+        self.assertEqual(ids, ["nvfp4-w4a16", "nvfp4-w4a4", "nvfp4-w4a4-fast", "quant-flash-nvfp4-mlp-nomtp"])
 
     def test_wrong_use_is_exit_code_2(self):
         for args in ((), ("quantize",), ("quantize", self.model), ("quantize", self.model, "--template", qd.TEMPLATE),

@@ -253,16 +253,17 @@ static void the_shipped_templates_are_what_they_are_called(void **state)
         const char *id;
         bool input_scales, visible;
         qd_scope scope;
-    } rows[] = {{"nvfp4-w4a16", false, true, QD_SCOPE_LINEARS},
-                {"nvfp4-w4a4", true, true, QD_SCOPE_LINEARS},
-                {"quant-flash-nvfp4-mlp-nomtp", true, false, QD_SCOPE_MLP}};
-    static const char *const params[][2] = {{"method", "rtn"}, {"block_scale", "mse"}, {"scale_arithmetic", "fp32"}};
+        const char *method, *block_scale, *smoothing;
+    } rows[] = {{"nvfp4-w4a16", false, true, QD_SCOPE_LINEARS, "rtn", "mse", "none"},
+                {"nvfp4-w4a4", true, true, QD_SCOPE_LINEARS, "gptq", "hessian", "balanced"},
+                {"nvfp4-w4a4-fast", true, true, QD_SCOPE_LINEARS, "rtn", "hessian", "balanced"},
+                {"quant-flash-nvfp4-mlp-nomtp", true, false, QD_SCOPE_MLP, "gptq", "hessian", "balanced"}};
     qd_arena arena = {0};
     const char **ids = NULL;
     uint32_t n = 0;
     qd_err err = {0};
     if (qd_template_list(dirs, &arena, &ids, &n, &err) != QD_OK) fail_msg("%s", err.msg);
-    assert_int_equal(n, 3);
+    assert_int_equal(n, sizeof rows / sizeof rows[0]);
     for (uint32_t i = 0; i < n; i++) {
         qd_template t = {0};
         qd_values v = {0};
@@ -272,8 +273,11 @@ static void the_shipped_templates_are_what_they_are_called(void **state)
         assert_int_equal(t.scope, rows[i].scope);
         assert_true((unsigned char)t.name.zh[0] > 0x7f || strstr(t.name.zh, "量化") != NULL);
         assert_int_equal(qd_values_resolve(&t, NULL, 0, &arena, &v, &err), QD_OK);
-        for (size_t k = 0; k < 3; k++) assert_string_equal(qd_values_get(&v, params[k][0]), params[k][1]);
-        assert_int_equal(t.n_params, rows[i].input_scales ? 8 : 3);
+        assert_string_equal(qd_values_get(&v, "method"), rows[i].method);
+        assert_string_equal(qd_values_get(&v, "block_scale"), rows[i].block_scale);
+        assert_string_equal(qd_values_get(&v, "smoothing"), rows[i].smoothing);
+        assert_string_equal(qd_values_get(&v, "scale_arithmetic"), "fp32");
+        assert_int_equal(t.n_params, rows[i].input_scales ? 11 : 8);
         for (uint32_t k = 0; k < t.n_params; k++)
             assert_int_equal(t.params[k].visible, rows[i].visible && strcmp(t.params[k].name, "input_scale") != 0);
         qd_template_done(&t);

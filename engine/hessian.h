@@ -1,0 +1,38 @@
+/* hessian.h -- sum over tokens of x x^T for one input, the lower triangle in tiles.
+ *
+ * Tiles of tokens are added to each tile of the matrix in the order of the tokens, whoever adds them: threads follow
+ * one another through the matrix, so the bytes do not depend on how many there are. */
+#ifndef QD_ENGINE_HESSIAN_H
+#define QD_ENGINE_HESSIAN_H
+
+#include "gpu/ops.h"
+
+#include <pthread.h>
+
+typedef struct qd_hessian {
+    uint64_t n, n_tiles; /* tiles in one direction */
+    float **tile;        /* [n_tiles * (n_tiles + 1) / 2] by row, each [256][256]; owned */
+    uint64_t *turn;      /* of each tile */
+    uint64_t bytes;
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    bool failed;
+} qd_hessian;
+
+/* Errors: QD_E_NO_MEMORY. Release with qd_hessian_free(). */
+QD_MUST_CHECK qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err);
+void qd_hessian_free(qd_hessian *h);
+uint64_t qd_hessian_bytes(uint64_t n);
+/* Adds x [rows][ld] to each tile of the matrix when it is turn `turn` there, and then makes it turn + steps; some
+ * thread brings every turn from 0 on. Turns are tokens that came before (steps: rows), or tiles of tokens (steps 0 and
+ * qd_hessian_pass() after the last rows of a tile, where a tile has any number of them). Waits no longer than until
+ * qd_hessian_fail() or a cancel. Errors: QD_E_CANCELED, QD_E_DEVICE. */
+QD_MUST_CHECK qd_code qd_hessian_add(qd_hessian *h, qd_lane *lane, const float *x, uint64_t ld, uint64_t rows,
+                                     uint64_t turn, uint64_t steps, qd_err *err);
+QD_MUST_CHECK qd_code qd_hessian_pass(qd_hessian *h, qd_cancel *cancel, uint64_t turn, qd_err *err);
+/* Some tokens will not come: whoever waits gives up. */
+void qd_hessian_fail(qd_hessian *h);
+/* Element (i, j), j <= i; the signature of qd_hessian_at. */
+float qd_hessian_element(const void *h, uint64_t i, uint64_t j);
+
+#endif

@@ -1,0 +1,365 @@
+#include "engine/layerwise_streams.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "engine/rounded.h"
+#include "gpu/host_blocks.h"
+#include "gpu/num.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TELL_NS UINT64_C(95000000)
+enum {
+    SAMPLE_TILES = 16,
+    SAMPLE_ROWS = 8
+};
+
+qd_stage qd_layerwise_stage_of(qd_site_kind kind)
+{
+    switch (kind) {
+    case QD_SITE_ATTN_IN:
+    case QD_SITE_DELTA_IN:
+        return QD_STAGE_MIXER_IN;
+    case QD_SITE_ATTN_OUT:
+    case QD_SITE_DELTA_OUT:
+        return QD_STAGE_MIXER_OUT;
+    case QD_SITE_MLP_IN:
+    case QD_SITE_SHARED_IN:
+    case QD_SITE_EXPERT_IN:
+    case QD_SITE_ROUTER:
+        return QD_STAGE_MLP_IN;
+    case QD_SITE_MLP_DOWN:
+    case QD_SITE_SHARED_DOWN:
+    case QD_SITE_EXPERT_DOWN:
+        return QD_STAGE_MLP_DOWN;
+    case QD_SITE_HEAD:
+    case QD_SITE_COUNT:
+        break;
+    }
+    return QD_STAGE_ALL;
+}
+
+/* Number in the layer of the site that is seen; QD_NONE: nothing quantized reads it. */
+static uint32_t site_at(const qd_layerwise *l, const qd_site *at)
+{
+    if (at->layer >= l->run->plan->n_layers) return QD_NONE; /* the head */
+    const qd_input_site *s = qd_input_sites_find(&l->sites, (int32_t)at->layer, at->kind, (int32_t)at->expert);
+    return s != NULL ? (uint32_t)(s - (l->sites.sites + l->sites.layer_first[at->layer])) : QD_NONE;
+}
+
+/* The first rows of the last piece of each of the first tiles: whoever does a tile, they are the same. */
+static void keep_some(qd_layerwise *l, uint32_t site, const qd_site *at)
+{
+    qd_site_sample *s = &l->work->samples[site];
+    if (s->rows == NULL || at->tile >= SAMPLE_TILES || at->rows < SAMPLE_ROWS) return;
+    for (uint64_t r = 0; r < SAMPLE_ROWS; r++)
+        memcpy(s->rows + (at->tile * SAMPLE_ROWS + r) * at->cols, at->x + r * at->ld, at->cols * sizeof *s->rows);
+}
+
+static qd_code on_source(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
+{
+    qd_layerwise *l = ctx;
+    uint32_t site = l->parts != NULL ? site_at(l, at) : QD_NONE;
+    (void)replaced;
+    *ret_replaced = false;
+    if (site == QD_NONE) return QD_OK;
+    qd_moments *m = &l->parts[(uint64_t)site * l->n_workers + at->worker];
+    if (m->n_channels == 0) {
+        qd_code rc = qd_moments_init((uint32_t)at->cols, m, err);
+        if (rc != QD_OK) return rc;
+    }
+    qd_moments_add(m, at->x, at->rows, at->ld);
+    keep_some(l, site, at);
+    return QD_OK;
+}
+
+/* The range of the layer's sites of one kind: they stand together. */
+static uint32_t first_of(const qd_layer_work *w, qd_site_kind kind, uint32_t *ret_end)
+{
+    uint32_t first = 0;
+    while (first < w->n_sites && w->sites[first].kind != kind) first++;
+    *ret_end = first;
+    while (*ret_end < w->n_sites && w->sites[*ret_end].kind == kind) (*ret_end)++;
+    return first;
+}
+
+/* The worker's tile brings no more for experts before `until`. */
+static qd_code pass_experts(qd_layerwise *l, unsigned worker, uint64_t tile, uint32_t until, qd_err *err)
+{
+    for (uint32_t *at = &l->passed[worker]; *at < until; (*at)++) {
+        if (l->seen[*at].hessian == NULL) continue;
+        qd_code rc = qd_hessian_pass(l->seen[*at].hessian, l->o->cancel, tile, err);
+        if (rc != QD_OK) return rc;
+    }
+    return QD_OK;
+}
+
+static qd_code on_tile_end(void *ctx, uint64_t tile, unsigned worker, qd_err *err)
+{
+    qd_layerwise *l = ctx;
+    uint32_t end = 0;
+    if (l->seen == NULL || l->stage != QD_STAGE_MLP_DOWN) return QD_OK;
+    uint32_t first = first_of(l->work, QD_SITE_EXPERT_DOWN, &end);
+    qd_code rc = pass_experts(l, worker, tile, end, err);
+    l->passed[worker] = first;
+    return rc;
+}
+
+static qd_code add_to_hessian(qd_layerwise *l, uint32_t site, const qd_site *at, const float *x, uint64_t ld,
+                              qd_err *err)
+{
+    qd_site_seen *s = &l->seen[site];
+    unsigned w = at->worker;
+    if (at->kind == QD_SITE_EXPERT_DOWN) {
+        qd_code rc = pass_experts(l, w, at->tile, site, err);
+        return rc == QD_OK ? qd_hessian_add(s->hessian, &l->lanes[w], x, ld, at->rows, at->tile, 0, err) : rc;
+    }
+    if (s->tile[w] != at->tile) {
+        s->tile[w] = at->tile;
+        s->row[w] = 0;
+    }
+    uint64_t first = at->row + s->row[w];
+    s->row[w] += at->rows;
+    return qd_hessian_add(s->hessian, &l->lanes[w], x, ld, at->rows, first, at->rows, err);
+}
+
+/* Inputs of the quantized model: as its kernels round them. */
+static qd_code on_quantized(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
+{
+    qd_layerwise *l = ctx;
+    bool router = at->kind == QD_SITE_ROUTER;
+    uint32_t site = router && l->work != NULL ? l->work->n_sites : site_at(l, at);
+    const float *x = at->x;
+    uint64_t ld = at->ld;
+    *ret_replaced = false;
+    if (site == QD_NONE || (router && (l->seen == NULL || l->seen[site].hessian == NULL))) return QD_OK;
+    qd_site_seen *s = l->seen != NULL && qd_layerwise_stage_of(at->kind) == l->stage ? &l->seen[site] : NULL;
+    if (l->run->plan->info.input_scales) {
+        uint64_t n_blocks = at->rows * (at->cols / QD_NVFP4_BLOCK);
+        uint32_t *bits = qd_malloc(n_blocks * sizeof *bits), most = 0;
+        if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for inputs");
+        for (uint64_t r = 0; r < at->rows; r++)
+            memcpy(replaced + r * at->cols, at->x + r * at->ld, at->cols * sizeof *replaced);
+        qd_host_block_amax(replaced, n_blocks, bits);
+        for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
+        float gs = qd_round_scale(bits, n_blocks);
+        if (gs > 0) qd_host_fake_quant(gs, bits, replaced, n_blocks, replaced);
+        qd_free(bits);
+        if (s != NULL && (!(qd_bits_f32(most) <= s->amax[at->worker]))) s->amax[at->worker] = qd_bits_f32(most);
+        x = replaced;
+        ld = at->cols;
+        *ret_replaced = true;
+    }
+    return s != NULL && s->hessian != NULL ? add_to_hessian(l, site, at, x, ld, err) : QD_OK;
+}
+
+static void on_failure(void *ctx)
+{
+    qd_layerwise *l = ctx;
+    for (uint32_t i = 0; l->seen != NULL && i <= l->work->n_sites; i++)
+        if (l->seen[i].hessian != NULL) qd_hessian_fail(l->seen[i].hessian);
+}
+
+static void show(qd_layerwise *l, uint64_t part, uint64_t parts, uint64_t n_ticks)
+{
+    const qd_job_events *events = l->o->events;
+    uint64_t now = qd_mono_ns();
+    if (events == NULL || events->progress == NULL || now - l->told_ns < TELL_NS) return;
+    l->told_ns = now;
+    if (n_ticks != l->ticks_seen) l->n_steps++; /* counts of several streams: only that they move says something */
+    l->ticks_seen = n_ticks;
+    uint64_t unit = l->n_pieces * 1000, total = l->index.config.n_layers * unit;
+    uint64_t done = l->layers_done * unit + l->piece * 1000 + (parts != 0 ? part * 1000 / parts : 0);
+    double elapsed = (double)(now - l->start_ns) * 1e-9;
+    done = qd_max_u64(qd_min_u64(done, total), l->shown);
+    l->shown = done;
+    qd_job_progress p = {.phase = "calibrate",
+                         .layer = (int32_t)l->layers_done - 1,
+                         .n_layers = (int32_t)l->index.config.n_layers,
+                         .done_bytes = done,
+                         .total_bytes = total,
+                         .elapsed_s = elapsed,
+                         .eta_s = done > 0 ? elapsed / (double)done * (double)(total - done) : -1,
+                         .n_steps = l->n_steps};
+    events->progress(events->ctx, &p);
+}
+
+static void on_progress(void *ctx, uint64_t layer, uint64_t n_layers, uint64_t done, uint64_t n_tiles, uint64_t n_ticks)
+{
+    qd_layerwise *l = ctx;
+    (void)layer;
+    (void)n_layers;
+    show(l, done, n_tiles, n_ticks + l->tasks.n_ticks + atomic_load(&l->n_ticks));
+}
+
+static void on_tasks(void *ctx, uint64_t n_ticks)
+{
+    qd_layerwise *l = ctx;
+    show(l, 0, 0, n_ticks + atomic_load(&l->n_ticks));
+}
+
+void qd_layerwise_reading(void *ctx)
+{
+    qd_layerwise *l = ctx;
+    show(l, 0, 0, l->tasks.n_ticks + atomic_load(&l->n_ticks));
+}
+
+static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, bool exact, qd_stream **ret,
+                           qd_err *err)
+{
+    qd_forward_opts opts = {.ops = exact ? qd_ops_host("cpu") : NULL,
+                            .bf16 = !exact,
+                            .n_threads = l->n_workers,
+                            .memory_bytes = l->run->plan->activation_bytes,
+                            .spill_dir = l->o->staging,
+                            .cancel = l->o->cancel};
+    qd_forward_hooks hooks = {.ctx = l,
+                              .on_input = quantized ? on_quantized : on_source,
+                              .on_failure = on_failure,
+                              .on_cache = quantized || !l->run->plan->info.kv_cache ? NULL : qd_layerwise_on_cache,
+                              .on_tile_end = quantized ? on_tile_end : NULL,
+                              .on_progress = on_progress};
+    return qd_stream_open(&l->index, t, &opts, &hooks, ret, err);
+}
+
+qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
+{
+    const qd_plan *p = l->run->plan;
+    qd_code rc = QD_OK;
+    l->n_workers = p->n_compute;
+    l->tasks = (qd_tasks){.n_threads = l->n_workers, .cancel = l->o->cancel, .tell = on_tasks, .ctx = l};
+    l->lanes = qd_calloc(l->n_workers, sizeof *l->lanes);
+    if (l->lanes == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for workers");
+    for (unsigned i = 0; i < l->n_workers; i++)
+        l->lanes[i] = (qd_lane){.ops = qd_ops_host(NULL), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
+    QD_TRY(qd_model_index_open(p->ckpt, &l->index, err));
+    QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
+    if (calib) QD_TRY(open_stream(l, l->o->calib, false, false, &l->source, err));
+    if (calib && p->method.gptq) QD_TRY(open_stream(l, l->o->calib, true, false, &l->quantized, err));
+    if (l->o->held->n_seqs != 0) {
+        QD_TRY(open_stream(l, l->o->held, false, true, &l->held_source, err));
+        QD_TRY(open_stream(l, l->o->held, true, true, &l->held_quantized, err));
+    }
+out:
+    return rc;
+}
+
+void qd_layerwise_close(qd_layerwise *l)
+{
+    qd_stream_free(l->source);
+    qd_stream_free(l->quantized);
+    qd_stream_free(l->held_source);
+    qd_stream_free(l->held_quantized);
+    for (unsigned i = 0; l->lanes != NULL && i < l->n_workers; i++) qd_scratch_done(&l->lanes[i].scratch);
+    qd_free(l->lanes);
+    qd_model_index_done(&l->index);
+    qd_arena_done(&l->arena);
+}
+
+/* Parts do not depend on the order of tokens, nor does their sum. */
+static qd_code merge_parts(qd_layerwise *l, qd_err *err)
+{
+    qd_layer_work *w = l->work;
+    for (uint32_t s = 0; s < w->n_sites; s++) {
+        qd_code rc = qd_moments_init(w->sites[s].n_channels, &w->moments[s], err);
+        if (rc != QD_OK) return rc;
+        for (unsigned i = 0; i < l->n_workers; i++) {
+            const qd_moments *part = &l->parts[(uint64_t)s * l->n_workers + i];
+            if (part->n_channels != 0) qd_moments_merge(&w->moments[s], part);
+        }
+        if (w->moments[s].bad)
+            return qd_fail(err, QD_E_INPUT,
+                           "%s: its input holds a value that is not finite: the model overflows on the calibration "
+                           "data",
+                           l->run->plan->items[w->sites[s].items[0]].name);
+    }
+    return QD_OK;
+}
+
+qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err *err)
+{
+    uint64_t n = (uint64_t)l->work->n_sites * l->n_workers;
+    qd_code rc = QD_OK;
+    if (collect && n != 0) {
+        l->parts = qd_calloc(n, sizeof *l->parts);
+        if (l->parts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for moments");
+        for (uint32_t i = 0; l->run->plan->method.balance && i < l->work->n_sites; i++) {
+            qd_site_sample *s = &l->work->samples[i];
+            if (l->work->sites[i].expert >= 0) continue; /* their tokens are few, and not the same rows */
+            s->n_rows = SAMPLE_TILES * SAMPLE_ROWS;      /* those that no tile has are zero */
+            s->rows = qd_calloc((size_t)s->n_rows * l->work->sites[i].n_channels, sizeof *s->rows);
+            if (s->rows == NULL) {
+                rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for samples of inputs");
+                goto out;
+            }
+        }
+    }
+    if (collect) QD_TRY(qd_layerwise_cache_begin(l, err));
+    QD_TRY(qd_stream_run(l->source, l->work->layer, QD_STAGE_ALL, err));
+    if (l->parts != NULL) QD_TRY(merge_parts(l, err));
+out:
+    for (uint64_t i = 0; l->parts != NULL && i < n; i++) qd_moments_done(&l->parts[i]);
+    qd_free(l->parts);
+    l->parts = NULL;
+    return rc;
+}
+
+/* Hessians of experts' downs, where they are not too many. */
+static bool has_room(const qd_layerwise *l)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < l->work->n_sites; i++)
+        if (l->work->sites[i].kind == QD_SITE_EXPERT_DOWN) bytes += qd_hessian_bytes(l->work->sites[i].n_channels);
+    return bytes <= l->run->plan->activation_bytes;
+}
+
+static qd_code begin_seen(const qd_layerwise *l, qd_site_seen *s, uint64_t hessian, qd_err *err)
+{
+    s->amax = qd_calloc(l->n_workers, sizeof *s->amax);
+    s->tile = qd_calloc(l->n_workers, sizeof *s->tile);
+    s->row = qd_calloc(l->n_workers, sizeof *s->row);
+    if (s->amax == NULL || s->tile == NULL || s->row == NULL)
+        return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
+    for (unsigned k = 0; k < l->n_workers; k++) s->tile[k] = UINT64_MAX;
+    return hessian != 0 ? qd_hessian_new(hessian, &s->hessian, err) : QD_OK;
+}
+
+qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
+{
+    const qd_layer_work *w = l->work;
+    uint32_t end = 0, down = first_of(w, QD_SITE_EXPERT_DOWN, &end);
+    bool room = has_room(l);
+    uint64_t experts_in = 0;
+    qd_code rc = QD_OK;
+    l->stage = stage;
+    l->seen = qd_calloc((uint64_t)w->n_sites + 1, sizeof *l->seen);
+    l->passed = qd_calloc(l->n_workers, sizeof *l->passed);
+    if (l->seen == NULL || l->passed == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
+    for (unsigned i = 0; i < l->n_workers; i++) l->passed[i] = down;
+    for (uint32_t i = 0; i < w->n_sites; i++) {
+        const qd_input_site *s = &w->sites[i];
+        if (qd_layerwise_stage_of(s->kind) != stage) continue;
+        bool shared = s->kind == QD_SITE_EXPERT_IN, wanted = !shared && (room || s->kind != QD_SITE_EXPERT_DOWN);
+        if (shared) experts_in = s->n_channels;
+        QD_TRY(begin_seen(l, &l->seen[i], wanted ? s->n_channels : 0, err));
+    }
+    if (experts_in != 0) QD_TRY(begin_seen(l, &l->seen[w->n_sites], experts_in, err));
+    rc = qd_stream_run(l->quantized, w->layer, stage, err);
+out:
+    return rc;
+}
+
+void qd_layerwise_forget(qd_layerwise *l)
+{
+    for (uint32_t i = 0; l->seen != NULL && i <= l->work->n_sites; i++) {
+        qd_hessian_free(l->seen[i].hessian);
+        qd_free(l->seen[i].amax);
+        qd_free(l->seen[i].tile);
+        qd_free(l->seen[i].row);
+    }
+    qd_free(l->seen);
+    qd_free(l->passed);
+    l->seen = NULL;
+    l->passed = NULL;
+}

@@ -1,0 +1,63 @@
+/* layerwise_streams.h -- private to the layer-by-layer quantization: its tokens' hidden vectors and what hooks see. */
+#ifndef QD_ENGINE_LAYERWISE_STREAMS_H
+#define QD_ENGINE_LAYERWISE_STREAMS_H
+
+#include "calib/stream.h"
+#include "engine/layer_work.h"
+#include "engine/layerwise.h"
+
+/* What the quantized model's inputs leave for one site while a stage runs. Each worker keeps how far it is. */
+typedef struct qd_site_seen {
+    qd_hessian *hessian;  /* NULL: not wanted */
+    float *amax;          /* [n_workers] */
+    uint64_t *tile, *row; /* [n_workers] tile that the worker is in, tokens of it that are added */
+} qd_site_seen;
+
+typedef struct qd_cache_seen qd_cache_seen;
+
+typedef struct qd_layerwise {
+    qd_run *run;
+    const qd_layerwise_opts *o;
+    qd_model_index index;
+    qd_input_sites sites;
+    qd_arena arena; /* of sites */
+    qd_tasks tasks;
+    qd_lane *lanes; /* [n_workers] of Hessians and their factors; owned */
+    unsigned n_workers;
+    atomic_ulong n_ticks;
+    qd_stream *source, *quantized;           /* of the calibration tokens; quantized: GPTQ only */
+    qd_stream *held_source, *held_quantized; /* of the gate's */
+    qd_layer_work *work;                     /* of the layer that is worked on */
+    qd_moments *parts;                       /* [sites of the layer][n_workers] while moments are collected */
+    qd_site_seen
+        *seen;        /* [sites of the layer + 1] while a stage of `quantized` runs; last: all tokens before experts */
+    uint32_t *passed; /* [n_workers] experts whose down this worker's tile is through with */
+    qd_cache_seen *cache; /* [n_workers] NULL: no scales of the cache */
+    qd_stage stage;
+    /* for progress: passes of a layer, the one that runs, what was last shown */
+    uint64_t start_ns, told_ns, layers_done, n_pieces, piece, shown, n_steps, ticks_seen;
+} qd_layerwise;
+
+/* layerwise_streams.c */
+QD_MUST_CHECK qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err);
+void qd_layerwise_close(qd_layerwise *l);
+/* While a layer's weights are read: the qd_layerwise. */
+void qd_layerwise_reading(void *ctx);
+/* Original weights: hidden vectors of source go through the layer; with `collect` moments go to l->work->moments. */
+QD_MUST_CHECK qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err *err);
+/* One stage of the quantized model's tokens: input amaxes and Hessians to l->seen. Experts' gate and up share the
+ * Hessian of all tokens; those of their downs are left out where they would take more than the plan's activations.
+ * Release with qd_layerwise_forget(). */
+QD_MUST_CHECK qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err);
+void qd_layerwise_forget(qd_layerwise *l);
+/* layerwise_cache.c: largest keys and values while moments are collected; to the layer's projections once scaling is
+ * chosen. */
+QD_MUST_CHECK qd_code qd_layerwise_cache_begin(qd_layerwise *l, qd_err *err);
+QD_MUST_CHECK qd_code qd_layerwise_on_cache(void *ctx, uint64_t layer, unsigned worker, const float *k, const float *v,
+                                            uint64_t rows, uint64_t cols, qd_err *err);
+void qd_layerwise_cache_set(qd_layerwise *l);
+void qd_layerwise_cache_end(qd_layerwise *l);
+/* The stage after whose inputs a site is known. */
+qd_stage qd_layerwise_stage_of(qd_site_kind kind);
+
+#endif

@@ -1,0 +1,129 @@
+/* test_hessian.c -- sums over tokens: the plain ones, the same bytes for any threads; moments without an order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/tasks.h"
+#include "engine/hessian.h"
+#include "engine/moments.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    N = 272, /* two tiles, the second small */
+    ROWS = 24,
+    TILES = 9
+};
+
+static float g_x[TILES * ROWS][N];
+
+static void fill(void)
+{
+    uint32_t r = 5;
+    for (int t = 0; t < TILES * ROWS; t++)
+        for (int k = 0; k < N; k++) {
+            r = r * 1664525u + 1013904223u;
+            g_x[t][k] = (float)(int32_t)r * 0x1p-31f;
+        }
+}
+
+typedef struct adding {
+    qd_hessian *h;
+    qd_lane lanes[4];
+    uint64_t fails_at;
+} adding;
+
+static qd_code add(void *arg, unsigned worker, uint64_t tile, qd_err *err)
+{
+    adding *a = arg;
+    if (tile == a->fails_at) {
+        qd_hessian_fail(a->h);
+        return qd_fail(err, QD_E_IO, "this tile fails");
+    }
+    return qd_hessian_add(a->h, &a->lanes[worker], g_x[tile * ROWS], N, ROWS, tile * ROWS, ROWS, err);
+}
+
+static qd_code sum(unsigned threads, uint64_t fails_at, qd_hessian **ret, qd_err *err)
+{
+    qd_tasks tasks = {.n_threads = threads};
+    adding a = {.fails_at = fails_at};
+    for (int i = 0; i < 4; i++) a.lanes[i].ops = qd_ops_host("cpu");
+    assert_int_equal(qd_hessian_new(N, &a.h, err), QD_OK);
+    *ret = a.h;
+    return qd_tasks_run(&tasks, TILES, add, &a, err);
+}
+
+static void it_is_the_plain_sum_whatever_the_threads(void **state)
+{
+    (void)state;
+    qd_err e = {0};
+    qd_hessian *one = NULL, *four = NULL;
+    fill();
+    assert_int_equal(sum(1, UINT64_MAX, &one, &e), QD_OK);
+    assert_int_equal(sum(4, UINT64_MAX, &four, &e), QD_OK);
+    for (uint64_t i = 0; i < N; i++)
+        for (uint64_t j = 0; j <= i; j++) {
+            double s = 0;
+            for (int t = 0; t < TILES * ROWS; t++) s += (double)g_x[t][i] * (double)g_x[t][j];
+            float a = qd_hessian_element(one, i, j), b = qd_hessian_element(four, i, j);
+            assert_memory_equal(&a, &b, sizeof a);
+            assert_true(fabs((double)a - s) < 1e-4);
+        }
+    qd_hessian_free(one);
+    qd_hessian_free(four);
+}
+
+static void who_waits_for_a_tile_that_failed_gives_up(void **state)
+{
+    (void)state;
+    qd_err e = {0};
+    qd_hessian *h = NULL;
+    qd_code rc = sum(4, 3, &h, &e);
+    assert_true(rc == QD_E_IO || rc == QD_E_CANCELED);
+    qd_hessian_free(h);
+}
+
+static void moments_have_no_order(void **state)
+{
+    (void)state;
+    qd_err e = {0};
+    qd_moments a = {0}, b = {0}, c = {0};
+    fill();
+    assert_int_equal(qd_moments_init(N, &a, &e), QD_OK);
+    assert_int_equal(qd_moments_init(N, &b, &e), QD_OK);
+    assert_int_equal(qd_moments_init(N, &c, &e), QD_OK);
+    for (int t = 0; t < TILES; t++) {
+        qd_moments_add(&a, g_x[t * ROWS], ROWS, N);
+        qd_moments_add(t % 2 == 0 ? &b : &c, g_x[(TILES - 1 - t) * ROWS], ROWS, N);
+    }
+    qd_moments_merge(&c, &b);
+    assert_memory_equal(a.sum2, c.sum2, N * sizeof *a.sum2);
+    assert_memory_equal(a.amax, c.amax, N * sizeof *a.amax);
+    for (uint32_t k = 0; k < N; k++) {
+        double s = 0;
+        for (int t = 0; t < TILES * ROWS; t++) s += (double)g_x[t][k] * (double)g_x[t][k];
+        assert_true(fabs(qd_moments_mean2(&a, k) * TILES * ROWS / s - 1) < 1e-12);
+    }
+    float bad[N] = {[7] = NAN};
+    assert_false(a.bad);
+    qd_moments_add(&a, bad, 1, N);
+    assert_true(a.bad);
+    qd_moments_done(&a);
+    qd_moments_done(&b);
+    qd_moments_done(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_is_the_plain_sum_whatever_the_threads),
+        cmocka_unit_test(who_waits_for_a_tile_that_failed_gives_up),
+        cmocka_unit_test(moments_have_no_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
