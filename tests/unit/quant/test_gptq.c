@@ -136,7 +136,7 @@ static void reference(const float *w, const float *h, double damp, const uint32_
         double v[N];
         for (int i = 0; i < N; i++) v[i] = (double)w[r * N + (int)order[i]] * (double)gs;
         for (int b = 0; b < N; b += B) {
-            double most = 0, best = INFINITY, bq[B], be[B];
+            double most = 0, best = (double)INFINITY, bq[B], be[B];
             for (int i = 0; i < B; i++) most = fmax(most, fabs(v[b + i]));
             int c0 = qd_e4m3_from_f32((float)(most / 6));
             for (int k = -3; k <= 6; k++) {
@@ -230,9 +230,9 @@ static void blocks_move_whole_and_the_heaviest_is_first(void **state)
     (void)state;
     made m;
     quantize(&m, 1, 9, 0.1f);
-    double last = INFINITY;
+    double last = (double)INFINITY;
     for (int b = N - B; b >= 0; b -= B) {
-        double trace = 0, before = INFINITY;
+        double trace = 0, before = (double)INFINITY;
         for (int i = B - 1; i >= 0; i--) {
             uint32_t k = m.f.order[b + i];
             assert_int_equal(k / B, m.f.order[b] / B);
