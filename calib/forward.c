@@ -129,6 +129,7 @@ static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     QD_TRY(qd_layer_run(&s, err));
     r->ops->store(r->acts.dtype, s.x, tile->n_rows * hidden, row);
     if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, next, tile, s.x, err));
+    if (r->hooks->on_tile_end != NULL) rc = r->hooks->on_tile_end(r->hooks->ctx, tile->number, worker, err);
 out:
     if (rc != QD_OK && r->hooks->on_failure != NULL) r->hooks->on_failure(r->hooks->ctx);
     qd_scratch_back(&lane->scratch, mark);

@@ -27,6 +27,7 @@ typedef enum qd_site_kind {
     QD_SITE_SHARED_DOWN,
     QD_SITE_EXPERT_IN,
     QD_SITE_EXPERT_DOWN,
+    QD_SITE_ROUTER, /* all tokens: what experts will read of them. It cannot be replaced */
     QD_SITE_HEAD,
     QD_SITE_COUNT
 } qd_site_kind;
@@ -72,6 +73,8 @@ typedef struct qd_forward_hooks {
                          qd_err *err);
     /* rows x vocab, dense. The head is not computed where this is NULL. */
     qd_code (*on_logits)(void *ctx, uint64_t first_row, uint64_t rows, const float *x, qd_err *err);
+    /* A tile is through the layer, or the stage. From the tile's thread. */
+    qd_code (*on_tile_end)(void *ctx, uint64_t tile, unsigned worker, qd_err *err);
     /* A tile failed: who waits for another tile in a hook gives up. From the tile's thread. */
     void (*on_failure)(void *ctx);
     /* At least five times a second, from the caller's thread. n_ticks: pieces of work done so far, a heartbeat. */

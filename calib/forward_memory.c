@@ -26,10 +26,10 @@ static uint64_t mlp_bytes(const qd_model_config *m, uint64_t inter, uint64_t row
 static uint64_t moe_bytes(const qd_model_config *m, uint64_t rows, bool sees)
 {
     uint64_t n = qd_min_u64(rows, QD_MLP_ROWS);
-    uint64_t fixed = rows * F * (2 * m->top_k + 3 + m->n_experts);
+    uint64_t fixed = rows * F * (2 * m->top_k + 3 + m->n_experts), router = sees ? rows * F * m->hidden : 0;
     uint64_t expert = 2 * n * F * m->hidden + mlp_bytes(m, m->expert_intermediate, rows, sees);
     uint64_t shared = rows * F * (m->hidden + 1) + mlp_bytes(m, m->shared_intermediate, rows, sees);
-    return fixed + qd_max_u64(expert, shared);
+    return qd_max_u64(router, fixed + qd_max_u64(expert, shared));
 }
 
 static uint64_t attention_bytes(const qd_model_config *m, uint64_t rows, bool sees)

@@ -152,7 +152,10 @@ qd_code qd_moe_run(const qd_step *s, const float *h, float *y, qd_err *err)
     qd_scratch *scratch = &s->lane->scratch;
     qd_scratch_mark mark = qd_scratch_here(scratch);
     routing r = {0};
+    const float *seen = NULL;
     qd_code rc = QD_OK;
+    QD_TRY(qd_step_see(s, QD_SITE_ROUTER, -1, h, s->tile->n_rows, s->p->m->hidden, &seen, err));
+    qd_scratch_back(scratch, mark);
     QD_TRY(route(s, h, &r, err));
     memset(y, 0, s->tile->n_rows * s->p->m->hidden * sizeof *y);
     for (uint32_t e = 0; e < s->p->m->n_experts; e++) QD_TRY(run_expert(s, e, h, &r, y, err));
