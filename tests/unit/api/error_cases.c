@@ -49,7 +49,7 @@ static const error_case k_bailian[] = {
     {B(SUFFIX_CHARS), "suffix has other characters", CREATE("{" M "," T ",\"output_model_suffix\":\"A-b\"}")},
     {B(SETTING_UNKNOWN), "unknown hyper-parameter", CREATE("{" M "," T ",\"hyper_parameters\":{\"nope\":1}}"), {"nope"}},
     {B(SETTING_UNKNOWN), "hyper-parameter that is not shown", CREATE("{" M "," T ",\"hyper_parameters\":{\"input_scale\":\"minmax\"}}"), {"input_scale"}},
-    {B(SETTING_CHOICE), "value not in its list", CREATE("{" M "," T ",\"hyper_parameters\":{\"block_scale\":\"best\"}}"), {"block_scale", "[minmax,four_over_six,mse]"}},
+    {B(SETTING_CHOICE), "value not in its list", CREATE("{" M "," T ",\"hyper_parameters\":{\"block_scale\":\"best\"}}"), {"block_scale", "[minmax,four_over_six,mse,hessian]"}},
     {B(SETTING_CHOICE), "value not in its list", CREATE("{" M "," T ",\"hyper_parameters\":{\"calib_input\":false}}"), {"calib_input", "[true]"}},
     {B(SETTING_CHOICE), "neither true nor false", CREATE("{" TYPES ",\"hyper_parameters\":{\"flag\":1}}"), {"flag", "[true,false]"}},
     {B(SETTING_RANGE), "number out of range", CREATE("{" M "," T ",\"hyper_parameters\":{\"calib_samples\":0}}"), {"calib_samples", "1", "65536"}},

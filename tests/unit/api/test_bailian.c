@@ -64,7 +64,7 @@ static void a_creation_is_answered_with_the_job(void **state)
     assert_string_equal(text_at(&a, "output.create_time"), "2026-04-11 20:00:00");
     assert_string_equal(text_at(&a, "output.hyper_parameters.calib_samples"), "64");
     assert_string_equal(text_at(&a, "output.hyper_parameters.calib_seq_len"), "256");
-    assert_string_equal(text_at(&a, "output.hyper_parameters.block_scale"), "mse");
+    assert_string_equal(text_at(&a, "output.hyper_parameters.block_scale"), "hessian");
     assert_null(at(a.body, "output.hyper_parameters.input_scale")); /* not shown to users */
     assert_string_equal(text_at(&a, "output.custom_calibration_file_ids.0"), FAKE_FILE);
     assert_true(is_null(&a, "output.quantized_output") && is_null(&a, "output.start_time") &&
@@ -74,7 +74,7 @@ static void a_creation_is_answered_with_the_job(void **state)
     const qd_job_record *rec = fake_job_of(f, "quant-202604112000-0000");
     assert_string_equal(rec->spec->output_model_id, "smollm2-test-quant-202604112000-0000");
     assert_string_equal(qd_name_value_find(rec->spec->api_fields, rec->spec->n_api_fields, "quant_spec"), "w4a4");
-    assert_string_equal(qd_name_value_find(rec->spec->api_fields, rec->spec->n_api_fields, "quant_method"), "rtn");
+    assert_string_equal(qd_name_value_find(rec->spec->api_fields, rec->spec->n_api_fields, "quant_method"), "gptq");
     fake_free(f);
 }
 
@@ -284,11 +284,11 @@ static void templates_are_those_of_the_callers_full_models(void **state)
     assert_string_equal(text_at(&a, "output.base_models.0"), "smollm2");
     assert_string_equal(text_at(&a, "output.base_models.1"), "qwen3");
     assert_string_equal(text_at(&a, "output.custom_models.0.model"), "demo-ft-1");
-    assert_int_equal(json_array_size(at(a.body, "output.custom_models.0.templates")), 3);
+    assert_int_equal(json_array_size(at(a.body, "output.custom_models.0.templates")), 4);
     assert_string_equal(text_at(&a, "output.custom_models.0.templates.0.template_id"), "nvfp4-w4a16");
     assert_string_equal(text_at(&a, "output.custom_models.0.templates.0.template_name"), "NVFP4 W4A16, weights only");
     assert_string_equal(text_at(&a, "output.custom_models.0.templates.0.compress_type"), "quantization");
-    assert_int_equal(json_array_size(at(a.body, "output.custom_models.0.templates.2.hyper_parameters")), 0);
+    assert_int_equal(json_array_size(at(a.body, "output.custom_models.0.templates.3.hyper_parameters")), 0);
     answer_done(&a);
     fake_free(f);
 }
@@ -299,7 +299,7 @@ static void parameters_are_numbers_or_strings(void **state)
     fake *f = fake_new();
     answer a = good(f, &(ask){.target = ROOT "/templates?model=qwen3&lang=en-US"});
     assert_int_equal(json_array_size(at(a.body, "output.custom_models")), 1);
-    const json_t *p = at(a.body, "output.custom_models.0.templates.3.hyper_parameters");
+    const json_t *p = at(a.body, "output.custom_models.0.templates.4.hyper_parameters");
     assert_int_equal(json_array_size(p), 4); /* one of five is not shown */
     assert_string_equal(json_string_value(at(p, "0.type")), "number");
     assert_string_equal(json_string_value(at(p, "0.data_range.1")), "1");
