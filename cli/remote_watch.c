@@ -107,8 +107,7 @@ static qd_code look_again(follow *f, qd_err *err)
 
 static void print_line(follow *f, const qd_log_line *line, uint64_t number)
 {
-    static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARNING", "ERROR"};
-    const char *level = (unsigned)line->level < 5 ? names[line->level] : names[0];
+    const char *level = qd_log_line_level(line->level);
     char when[32];
     if (f->bar != NULL) {
         if (line->level == QUANTD__LOG_LEVEL__LOG_WARN && !f->json) qd_remote_bar_note(f->bar, true, line->text);

@@ -50,8 +50,7 @@ static void show_time(time_t s, char ret[32])
 
 static void format(const char *when, Quantd__LogLevel level, const char *text, qd_buf *ret)
 {
-    static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARNING", "ERROR"};
-    const char *parts[] = {when, " - ", (unsigned)level < 5 ? names[level] : names[0], " - ", text, "\n"};
+    const char *parts[] = {when, " - ", qd_log_line_level(level), " - ", text, "\n"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) qd_buf_add(ret, parts[i], strlen(parts[i]));
 }
 

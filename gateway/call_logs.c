@@ -18,10 +18,11 @@ enum {
     PATH_BYTES = 4096
 };
 
-/* One line more of the log; kept when the page has it. */
+/* One line more of the log (a NUL follows); kept when the page has it. Lines for programs do not count. */
 static qd_code take_line(qd_call_job *c, const char *text, size_t n, qd_err *err)
 {
     qd_log_page *p = &c->page;
+    if (qd_log_is_marker(text)) return QD_OK;
     uint64_t at = p->total++;
     if (at < c->offset || p->n == c->n) return QD_OK;
     char *line = qd_arena_printf(&p->arena, "%.*s", (int)(n < LINE_BYTES_MAX ? n : LINE_BYTES_MAX), text);
@@ -41,7 +42,6 @@ typedef struct reading {
 
 static qd_code take_batch(reading *r, const qd_bus_msg *m, qd_err *err)
 {
-    static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARNING", "ERROR"};
     qd_event_batch *b = NULL;
     qd_code rc = qd_event_batch_decode(m->data, m->bytes, &b, err);
     if (rc != QD_OK) return rc == QD_E_NO_MEMORY ? rc : QD_OK;
@@ -54,7 +54,7 @@ static qd_code take_batch(reading *r, const qd_bus_msg *m, qd_err *err)
         r->next_line = b->first_line + i + 1;
         if (localtime_r(&s, &t) != NULL) (void)strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &t);
         qd_buf_reset(&r->line);
-        qd_buf_printf(&r->line, "%s - %s - %s", when, (unsigned)l->level < 5 ? names[l->level] : names[0], l->text);
+        qd_buf_printf(&r->line, "%s - %s - %s", when, qd_log_line_level(l->level), l->text);
         rc = qd_buf_check(&r->line, err);
         if (rc == QD_OK) rc = take_line(r->call, r->line.data, r->line.len, err);
     }

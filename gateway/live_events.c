@@ -102,27 +102,15 @@ bool qd_events_deleted(qd_events *e)
     return append(e, QD_EVENT_STATUS, "deleted", &data);
 }
 
-/* "##FT_COMPLETE##" and the like are for programs. */
-static bool has_marker(const char *text)
-{
-    for (const char *p = text; (p = strstr(p, "##")) != NULL; p++) {
-        const char *q = p + 2;
-        while (isupper((unsigned char)*q) != 0 || *q == '_') q++;
-        if (q > p + 2 && q[0] == '#' && q[1] == '#') return true;
-    }
-    return false;
-}
-
 bool qd_events_log(qd_events *e, uint64_t epoch, uint64_t number, const qd_log_line *line)
 {
-    static const char *const levels[] = {"INFO", "DEBUG", "INFO", "WARN", "ERROR"};
     qd_buf data = {0};
     e->at.epoch = epoch;
     e->at.line = number;
-    if (has_marker(line->text)) return true;
+    if (qd_log_is_marker(line->text)) return true;
     qd_buf_printf(&data, "{\"line\":%" PRIu64 ",\"time\":", number);
     add_time(&data, line->time_ms);
-    qd_buf_printf(&data, ",\"level\":\"%s\",\"text\":", (unsigned)line->level < 5 ? levels[line->level] : levels[0]);
+    qd_buf_printf(&data, ",\"level\":\"%s\",\"text\":", qd_log_line_level(line->level));
     qd_buf_json_str(&data, line->text);
     qd_buf_str(&data, "}");
     return append(e, QD_EVENT_LOG, "log", &data);

@@ -11,7 +11,7 @@ import cluster
 import qd
 import st
 
-LINE = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - (INFO|WARNING|ERROR) - "
+LINE = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - (INFO|WARN|ERROR) - "
 
 
 class Jobs(cluster.Case):

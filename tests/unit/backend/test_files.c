@@ -263,15 +263,15 @@ static void a_log_is_read_live_and_after_the_end(void **state)
     send(r, id, "w2", 2, 1, 3);
     send(r, id, "w2", 2, 2, 3); /* two of them twice */
     send(r, id, "w1", 1, 6, 3);
-    lines(r, id, 0, 10, 4, 4, " - WARNING - line 1");
-    lines(r, id, 2, 1, 4, 1, " - WARNING - line 3");
+    lines(r, id, 0, 10, 4, 4, " - WARN - line 1");
+    lines(r, id, 2, 1, 4, 1, " - WARN - line 3");
     lines(r, id, 9, 5, 4, 0, "");
     change(r, id, 2, 3); /* stored, but not to be found here */
-    lines(r, id, 0, 10, 4, 4, " - WARNING - line 1");
+    lines(r, id, 0, 10, 4, 4, " - WARN - line 1");
     assert_int_equal(rig_get_job(r, 0, "acme", id, &rec), QD_OK);
     assert_int_equal(mkdir(rec->spec->output_path, 0755), 0);
     (void)snprintf(path, sizeof path, "%s/quantd.log", rec->spec->output_path);
-    assert_int_equal(qd_file_replace(path, "one\ntwo \xff\nthree", 16, NULL), QD_OK);
+    assert_int_equal(qd_file_replace(path, "one\n##FT_COMPLETE##\ntwo \xff\nthree", 31, NULL), QD_OK);
     lines(r, id, 0, 10, 3, 3, "one");
     lines(r, id, 1, 1, 3, 1, "two ?");
     lines(r, id, 2, 5, 3, 1, "three");
