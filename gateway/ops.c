@@ -1,13 +1,7 @@
 /* ops.c -- what the server answers by itself: health, metrics, the APIs' description. */
 #include "base/mem.h"
-#include "gateway/server_inside.h"
-
-#if __has_include("gateway/openapi.h")
 #include "gateway/openapi.h"
-#define HAVE_OPENAPI 1
-#else
-#define HAVE_OPENAPI 0
-#endif
+#include "gateway/server_inside.h"
 
 #include <string.h>
 
@@ -65,16 +59,12 @@ static void metrics(qd_exchange *x)
 
 static void document(qd_exchange *x)
 {
-#if HAVE_OPENAPI
     json_t *doc = NULL;
     qd_err err = {0};
     if (qd_openapi(&doc, &err) == QD_OK)
         qd_http_reply_json(&x->reply, 200, doc);
     else
         qd_exchange_refuse(x, 500, "InternalError", "the document cannot be made");
-#else
-    qd_exchange_refuse(x, 404, "ResourceNotFound", "there is no such document");
-#endif
 }
 
 bool qd_ops_serve(qd_exchange *x)
