@@ -313,3 +313,12 @@ void qd_conf_page(const qd_conf_def *def, qd_buf *ret)
                       k->reloadable ? "Taken by a reload (SIGHUP)." : "Needs a restart.");
     }
 }
+
+qd_code qd_conf_check_zone(const char *name, const char *zone, qd_err *err)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", zone);
+    if (strstr(zone, "..") == NULL && zone[0] != '/' && (strcmp(zone, "UTC") == 0 || qd_path_exists(path)))
+        return QD_OK;
+    return qd_fail(err, QD_E_CONFIG, "%s: expected a zone below /usr/share/zoneinfo or UTC, found \"%s\"", name, zone);
+}

@@ -57,6 +57,8 @@ QD_MUST_CHECK qd_code qd_conf_load(const qd_conf_def *def, const char *path, con
 void qd_conf_take(const qd_conf_def *def, void *target, const void *fresh, qd_buf *ret_stale);
 /* Markdown: every key with type, range, default, and what it is for. */
 void qd_conf_page(const qd_conf_def *def, qd_buf *ret);
+/* A time zone that this machine knows. name: the setting's. Errors: QD_E_CONFIG. */
+QD_MUST_CHECK qd_code qd_conf_check_zone(const char *name, const char *zone, qd_err *err);
 QD_MUST_CHECK qd_code qd_conf_check_secret(const char *path, qd_err *err);
 
 #endif

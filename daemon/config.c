@@ -7,20 +7,7 @@
 #define DAY_MS    UINT64_C(86400000)
 
 static const qd_conf_key k_keys[] = {
-    {"nats_url", QD_CONF_TEXT, AT(nats_url), "nats://127.0.0.1:4222", 0, 0, NULL, false,
-     "Where the bus is; several servers of one cluster separated by commas."},
-    {"nats_credentials", QD_CONF_SECRET, AT(nats_credentials), "", 0, 0, NULL, false,
-     "File with a user's JWT and seed. Under systemd: LoadCredential= and a path in $CREDENTIALS_DIRECTORY."},
-    {"nats_nkey", QD_CONF_TEXT, AT(nats_nkey), "", 0, 0, NULL, false, "Public NKey, with nats_nkey_seed."},
-    {"nats_nkey_seed", QD_CONF_SECRET, AT(nats_nkey_seed), "", 0, 0, NULL, false, "File with the NKey's seed."},
-    {"nats_ca", QD_CONF_PATH, AT(nats_ca), "", 0, 0, NULL, false,
-     "Certificates that sign the server's; with it the connection must be TLS."},
-    {"nats_cert", QD_CONF_PATH, AT(nats_cert), "", 0, 0, NULL, false, "This client's certificate, with nats_key."},
-    {"nats_key", QD_CONF_SECRET, AT(nats_key), "", 0, 0, NULL, false, "File with the certificate's private key."},
-    {"nats_timeout", QD_CONF_MS, AT(nats_timeout_ms), "2s", 100, MIN_MS, NULL, false,
-     "How long one question to the bus waits for its answer."},
-    {"nats_replicas", QD_CONF_COUNT, AT(nats_replicas), "1", 1, 5, NULL, false,
-     "Copies of each stream when this worker is the first to make them: 1 for one server, 3 for a cluster."},
+    QD_NATS_SETTINGS(qd_settings, nats, "this worker"),
     {"worker", QD_CONF_TEXT, AT(worker), "", 0, 0, NULL, false,
      "This worker's id: letters, digits, - and _. Empty: host name and instance, as in node1-gpu0."},
     {"device", QD_CONF_TEXT, AT(device), "", 0, 0, NULL, false,

@@ -4,10 +4,10 @@
 
 #include "base/conf.h"
 #include "base/log.h"
+#include "bus/nats_settings.h"
 
 typedef struct qd_settings {
-    const char *nats_url, *nats_credentials, *nats_nkey, *nats_nkey_seed, *nats_ca, *nats_cert, *nats_key;
-    uint64_t nats_timeout_ms, nats_replicas;
+    qd_nats_settings nats;
     const char *worker, *device, *output_roots, *source_roots, *templates, *api_time_zone;
     uint64_t threads, memory_bytes;
     uint64_t lease_ms, heartbeat_ms, sweep_ms, drain_ms, cancel_ms, silent_ms, stall_ms, node_retry_ms, attempts_max,

@@ -93,24 +93,17 @@ static void worker_id(const qd_settings *s, const char *instance, char ret[QD_ID
 
 static qd_code check_settings(const qd_settings *s, const char *device, qd_err *err)
 {
-    char zone[256];
-    if (strchr(s->nats_url, '@') != NULL)
-        return qd_fail(err, QD_E_CONFIG,
-                       "nats_url: a user or password in a URL is seen by everybody; use nats_credentials or "
-                       "nats_nkey_seed, which name files");
+    qd_code rc = qd_nats_settings_check(&s->nats, err);
+    if (rc != QD_OK) return rc;
     if (strcmp(device, "cpu") != 0)
         return qd_fail(err, QD_E_CONFIG, "device: this version computes on cpu only, found \"%s\"", device);
-    (void)snprintf(zone, sizeof zone, "/usr/share/zoneinfo/%s", s->api_time_zone);
-    if (strstr(s->api_time_zone, "..") != NULL || s->api_time_zone[0] == '/' ||
-        (strcmp(s->api_time_zone, "UTC") != 0 && !qd_path_exists(zone)))
-        return qd_fail(err, QD_E_CONFIG,
-                       "api_time_zone: expected a zone below /usr/share/zoneinfo or UTC, found \"%s\"",
-                       s->api_time_zone);
+    rc = qd_conf_check_zone("api_time_zone", s->api_time_zone, err);
+    if (rc != QD_OK) return rc;
     if (s->output_roots[0] != '/')
         return qd_fail(err, QD_E_CONFIG, "output_roots: expected absolute paths separated by colons, found \"%s\"",
                        s->output_roots);
     if (s->worker[0] != '\0') {
-        qd_code rc = qd_id_check(s->worker, "worker", err);
+        rc = qd_id_check(s->worker, "worker", err);
         if (rc != QD_OK && err != NULL) err->code = QD_E_CONFIG;
         if (rc != QD_OK) return QD_E_CONFIG;
     }
@@ -120,20 +113,6 @@ static qd_code check_settings(const qd_settings *s, const char *device, qd_err *
 static const char *or_null(const char *s)
 {
     return s[0] != '\0' ? s : NULL;
-}
-
-static qd_code open_bus(const qd_settings *s, const char *id, qd_bus **ret, qd_err *err)
-{
-    const qd_bus_nats_config c = {.urls = s->nats_url,
-                                  .name = id,
-                                  .creds_file = or_null(s->nats_credentials),
-                                  .nkey_public = or_null(s->nats_nkey),
-                                  .nkey_seed_file = or_null(s->nats_nkey_seed),
-                                  .ca_file = or_null(s->nats_ca),
-                                  .cert_file = or_null(s->nats_cert),
-                                  .key_file = or_null(s->nats_key),
-                                  .call_timeout_ms = s->nats_timeout_ms};
-    return qd_bus_nats_open(&c, ret, err);
 }
 
 static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log, qd_err *err)
@@ -147,6 +126,7 @@ static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log
                           .config_path = a->config,
                           .overrides = a->settings,
                           .n_overrides = a->n_settings};
+    qd_bus_nats_config bus;
     char *templates = NULL;
     qd_code rc = QD_OK;
     QD_TRY(check_settings(s, device, err));
@@ -161,7 +141,8 @@ static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for template directories");
         goto out;
     }
-    QD_TRY(open_bus(s, id, &service.bus, err));
+    bus = qd_nats_settings_config(&s->nats, id);
+    QD_TRY(qd_bus_nats_open(&bus, &service.bus, err));
     const qd_worker_opts wo = {.bus = service.bus,
                                .settings = s,
                                .log = log,
@@ -171,7 +152,7 @@ static qd_code serve(const args *a, qd_settings *s, qd_arena *arena, qd_log *log
                                .numerics_id = numerics,
                                .templates = templates};
     QD_TRY(qd_worker_open(&wo, &service.worker, err));
-    qd_log_say(log, QD_LOG_INFO, "quantd %s starts: device=%s bus=%s", QD_VERSION, device, s->nats_url);
+    qd_log_say(log, QD_LOG_INFO, "quantd %s starts: device=%s bus=%s", QD_VERSION, device, s->nats.url);
     QD_TRY(qd_service_run(&service, err));
     qd_log_say(log, QD_LOG_INFO, "stopped");
 out:

@@ -89,7 +89,7 @@ static qd_code provision(loop *l, qd_err *err)
     qd_bus_state_get(l->s->bus, &bus);
     if (l->provisioned || !bus.connected || now_ms() < l->provision_ms) return QD_OK;
     l->provision_ms = now_ms() + PROVISION_RETRY_MS;
-    const qd_bus_nats_limits limits = {.replicas = (uint32_t)l->s->settings->nats_replicas};
+    const qd_bus_nats_limits limits = {.replicas = (uint32_t)l->s->settings->nats.replicas};
     qd_code rc = qd_bus_nats_provision(l->s->bus, &limits, warning, sizeof warning, err);
     if (rc == QD_E_AWAY) {
         qd_log_err(l->s->log, l->told_away ? QD_LOG_DEBUG : QD_LOG_WARN, "the streams are not there yet", err);

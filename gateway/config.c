@@ -25,20 +25,7 @@ static const qd_conf_key k_keys[] = {
     {"tls_key", QD_CONF_SECRET, AT(tls_key), "", 0, 0, NULL, false, "The certificate's private key, PEM."},
     {"gateway", QD_CONF_TEXT, AT(gateway), "", 0, 0, NULL, false,
      "This gateway's id: letters, digits, - and _. Empty: <host name>-gateway."},
-    {"nats_url", QD_CONF_TEXT, AT(nats_url), "nats://127.0.0.1:4222", 0, 0, NULL, false,
-     "Where the bus is; several servers of one cluster separated by commas."},
-    {"nats_credentials", QD_CONF_SECRET, AT(nats_credentials), "", 0, 0, NULL, false,
-     "File with a user's JWT and seed. Under systemd: LoadCredential= and a path in $CREDENTIALS_DIRECTORY."},
-    {"nats_nkey", QD_CONF_TEXT, AT(nats_nkey), "", 0, 0, NULL, false, "Public NKey, with nats_nkey_seed."},
-    {"nats_nkey_seed", QD_CONF_SECRET, AT(nats_nkey_seed), "", 0, 0, NULL, false, "File with the NKey's seed."},
-    {"nats_ca", QD_CONF_PATH, AT(nats_ca), "", 0, 0, NULL, false,
-     "Certificates that sign the server's; with it the connection must be TLS."},
-    {"nats_cert", QD_CONF_PATH, AT(nats_cert), "", 0, 0, NULL, false, "This client's certificate, with nats_key."},
-    {"nats_key", QD_CONF_SECRET, AT(nats_key), "", 0, 0, NULL, false, "File with the certificate's private key."},
-    {"nats_timeout", QD_CONF_MS, AT(nats_timeout_ms), "2s", 100, MIN_MS, NULL, false,
-     "How long one question to the bus waits for its answer."},
-    {"nats_replicas", QD_CONF_COUNT, AT(nats_replicas), "1", 1, 5, NULL, false,
-     "Copies of each stream when this gateway is the first to make them: 1 for one server, 3 for a cluster."},
+    QD_NATS_SETTINGS(qd_gateway_settings, nats, "this gateway"),
     {"models_root", QD_CONF_PATH, AT(models_root), "/var/lib/quantd/models", 0, 0, NULL, false,
      "Directory with the models users may choose; the workers read it under the same path."},
     {"files_root", QD_CONF_PATH, AT(files_root), "/var/lib/quantd/files", 0, 0, NULL, false,
@@ -115,23 +102,16 @@ const qd_conf_def qd_gateway_settings_def = {"quant-gateway", k_keys, sizeof k_k
 
 qd_code qd_gateway_settings_check(const qd_gateway_settings *s, qd_err *err)
 {
-    char zone[256];
     const struct {
         const char *name, *path;
     } paths[] = {{"models_root", s->models_root},
                  {"files_root", s->files_root},
                  {"output_root", s->output_root},
                  {"index", s->index}};
-    if (strchr(s->nats_url, '@') != NULL)
-        return qd_fail(err, QD_E_CONFIG,
-                       "nats_url: a user or password in a URL is seen by everybody; use nats_credentials or "
-                       "nats_nkey_seed, which name files");
-    (void)snprintf(zone, sizeof zone, "/usr/share/zoneinfo/%s", s->api_time_zone);
-    if (strstr(s->api_time_zone, "..") != NULL || s->api_time_zone[0] == '/' ||
-        (strcmp(s->api_time_zone, "UTC") != 0 && !qd_path_exists(zone)))
-        return qd_fail(err, QD_E_CONFIG,
-                       "api_time_zone: expected a zone below /usr/share/zoneinfo or UTC, found \"%s\"",
-                       s->api_time_zone);
+    qd_code rc = qd_nats_settings_check(&s->nats, err);
+    if (rc != QD_OK) return rc;
+    rc = qd_conf_check_zone("api_time_zone", s->api_time_zone, err);
+    if (rc != QD_OK) return rc;
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
         if (paths[i].path[0] != '/') return qd_fail(err, QD_E_CONFIG, "%s: expected a path", paths[i].name);
     if ((s->tls_cert[0] == '\0') != (s->tls_key[0] == '\0'))
@@ -141,28 +121,10 @@ qd_code qd_gateway_settings_check(const qd_gateway_settings *s, qd_err *err)
     return QD_OK;
 }
 
-static const char *or_null(const char *s)
-{
-    return s[0] != '\0' ? s : NULL;
-}
-
-qd_bus_nats_config qd_gateway_nats(const qd_gateway_settings *s, const char *self)
-{
-    return (qd_bus_nats_config){.urls = s->nats_url,
-                                .name = self,
-                                .creds_file = or_null(s->nats_credentials),
-                                .nkey_public = or_null(s->nats_nkey),
-                                .nkey_seed_file = or_null(s->nats_nkey_seed),
-                                .ca_file = or_null(s->nats_ca),
-                                .cert_file = or_null(s->nats_cert),
-                                .key_file = or_null(s->nats_key),
-                                .call_timeout_ms = s->nats_timeout_ms};
-}
-
 qd_backend_config qd_gateway_backend(const qd_gateway_settings *s, const char *self, qd_glog *log)
 {
-    return (qd_backend_config){.nats = qd_gateway_nats(s, self),
-                               .streams = {.replicas = (uint32_t)s->nats_replicas},
+    return (qd_backend_config){.nats = qd_nats_settings_config(&s->nats, self),
+                               .streams = {.replicas = (uint32_t)s->nats.replicas},
                                .self = self,
                                .index_path = s->index,
                                .models_root = s->models_root,

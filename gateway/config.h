@@ -3,13 +3,13 @@
 #define QD_GATEWAY_CONFIG_H
 
 #include "base/conf.h"
+#include "bus/nats_settings.h"
 #include "gateway/backend_bus.h"
 #include "gateway/server.h"
 
 typedef struct qd_gateway_settings {
     const char *gateway, *listen, *listen_tls, *tls_cert, *tls_key;
-    const char *nats_url, *nats_credentials, *nats_nkey, *nats_nkey_seed, *nats_ca, *nats_cert, *nats_key;
-    uint64_t nats_timeout_ms, nats_replicas;
+    qd_nats_settings nats;
     const char *api_time_zone, *templates, *models_root, *files_root, *output_root, *index, *seal_key;
     uint64_t device_class;
     uint64_t threads, write_threads, writes_waiting_max, callers, calls_waiting_max;
@@ -26,7 +26,6 @@ extern const qd_conf_def qd_gateway_settings_def;
 /* What the table cannot say. Errors: QD_E_CONFIG. */
 QD_MUST_CHECK qd_code qd_gateway_settings_check(const qd_gateway_settings *s, qd_err *err);
 /* The settings as the modules want them; texts are lent. self: this gateway's id. */
-qd_bus_nats_config qd_gateway_nats(const qd_gateway_settings *s, const char *self);
 qd_backend_config qd_gateway_backend(const qd_gateway_settings *s, const char *self, qd_glog *log);
 /* Without apis, backend, live and sockets. */
 qd_server_config qd_gateway_server(const qd_gateway_settings *s, qd_glog *log);

@@ -152,7 +152,7 @@ static qd_code open_parts(gateway *g, qd_err *err)
 {
     const qd_gateway_settings *s = &g->settings;
     const qd_backend_config b = qd_gateway_backend(s, g->id, &g->log);
-    const qd_bus_nats_config nats = qd_gateway_nats(s, g->id);
+    const qd_bus_nats_config nats = qd_nats_settings_config(&s->nats, g->id);
     qd_server_config c = qd_gateway_server(s, &g->log);
     qd_code rc = QD_OK;
     g->apis[0] = qd_api_bailian();
@@ -177,7 +177,7 @@ static qd_code open_parts(gateway *g, qd_err *err)
     c.n_fds = g->n_fds;
     QD_TRY(qd_server_open(&c, &g->server, err));
     qd_glog_say(&g->log, QD_LOG_INFO, "quant-gateway %s starts: id=%s port=%u sockets=%zu bus=%s", QD_VERSION, g->id,
-                (unsigned)qd_server_port(g->server, g->n_fds), g->n_fds, s->nats_url);
+                (unsigned)qd_server_port(g->server, g->n_fds), g->n_fds, s->nats.url);
 out:
     return rc;
 }
