@@ -61,7 +61,7 @@ static void reload(loop *l)
     qd_err err = {0};
     l->reload = false;
     (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, qd_mono_ns() / 1000);
-    if (qd_conf_load(&qd_settings_def, s->config_path, s->overrides, s->n_overrides, s->arena, &fresh, &err) != QD_OK) {
+    if (qd_options_load(s->options, s->arena, &fresh, &err) != QD_OK) {
         qd_log_err(s->log, QD_LOG_ERROR, "reload refused, the settings stay as they were", &err);
     } else {
         qd_conf_take(&qd_settings_def, s->settings, &fresh, &stale);

@@ -4,6 +4,7 @@
 #define QD_DAEMON_SERVICE_H
 
 #include "base/log.h"
+#include "base/options.h"
 #include "daemon/config.h"
 #include "daemon/worker.h"
 
@@ -13,9 +14,7 @@ typedef struct qd_service {
     qd_settings *settings;
     qd_log *log;
     qd_arena *arena;
-    const char *config_path; /* NULL: none */
-    const char *const *overrides;
-    size_t n_overrides;
+    const qd_options *options; /* where the settings come from: a reload reads them again */
 } qd_service;
 
 /* SIGTERM, SIGINT and SIGHUP must be blocked in every thread. Returns when the worker is drained. Errors: QD_E_CONFIG

@@ -3,10 +3,8 @@
 #include "base/file.h"
 #include "proto/subject.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define AT(field) offsetof(qd_gateway_settings, field)
 #define MIN_MS    UINT64_C(60000)
@@ -173,13 +171,6 @@ qd_server_config qd_gateway_server(const qd_gateway_settings *s, qd_glog *log)
 
 void qd_gateway_id(const qd_gateway_settings *s, char ret[QD_ID_BYTES])
 {
-    char host[65] = "host";
-    (void)gethostname(host, sizeof host - 1);
-    host[strcspn(host, ".")] = '\0';
-    if (s->gateway[0] != '\0')
-        (void)snprintf(ret, QD_ID_BYTES, "%s", s->gateway);
-    else
-        (void)snprintf(ret, QD_ID_BYTES, "%.50s-gateway", host);
-    for (char *c = ret; *c != '\0'; c++)
-        if (isalnum((unsigned char)*c) == 0 && *c != '-') *c = '_';
+    qd_id_of_host("gateway", ret);
+    if (s->gateway[0] != '\0') (void)snprintf(ret, QD_ID_BYTES, "%s", s->gateway);
 }

@@ -2,7 +2,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/mem.h"
+#include "base/options.h"
 #include "gateway/config.h"
 #include "gateway/conns.h"
 #include "gateway/metrics.h"
@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 enum {
-    SETTINGS_MAX = 64,
     FDS_MAX = 16,
     TICK_MS = 500,
     STUCK_MS = 10000, /* a live thread that has not been seen for so long */
@@ -36,10 +35,7 @@ static const char k_usage[] = "usage: quant-gateway [--config FILE] [--set KEY=V
                               "  --version\n";
 
 typedef struct gateway {
-    const char *config;
-    const char *overrides[SETTINGS_MAX];
-    size_t n_overrides;
-    bool check;
+    qd_options options;
     qd_gateway_settings settings;
     qd_arena arena;
     qd_glog log;
@@ -54,43 +50,6 @@ typedef struct gateway {
     qd_server *server;
     char status[STATUS_BYTES];
 } gateway;
-
-static int usage_error(const char *what, const char *arg)
-{
-    (void)fprintf(stderr, "quant-gateway: %s %s; quant-gateway --help\n", what, arg);
-    return 2;
-}
-
-/* -1: go on; else the exit code. */
-static int parse(int argc, char **argv, gateway *g)
-{
-    for (int i = 1; i < argc; i++) {
-        const char **value = strcmp(argv[i], "--config") == 0 ? &g->config : NULL;
-        if (strcmp(argv[i], "--set") == 0) {
-            if (g->n_overrides == SETTINGS_MAX) return usage_error("too many", argv[i]);
-            value = &g->overrides[g->n_overrides++];
-        }
-        if (value != NULL) {
-            if (++i == argc) return usage_error("a value is missing after", argv[i - 1]);
-            *value = argv[i];
-        } else if (strcmp(argv[i], "--check") == 0) {
-            g->check = true;
-        } else if (strcmp(argv[i], "--version") == 0) {
-            return printf("quant-gateway %s\n", QD_VERSION) < 0;
-        } else if (strcmp(argv[i], "--help") == 0) {
-            return fputs(k_usage, stdout) < 0;
-        } else if (strcmp(argv[i], "--config-reference") == 0) {
-            qd_buf page = {0};
-            qd_conf_page(&qd_gateway_settings_def, &page);
-            int bad = page.failed || fputs(page.data, stdout) < 0;
-            qd_buf_done(&page);
-            return bad;
-        } else {
-            return usage_error("unknown option", argv[i]);
-        }
-    }
-    return -1;
-}
 
 /* Sockets of systemd's: those named https are for TLS. */
 static qd_code take_sockets(gateway *g, qd_err *err)
@@ -188,8 +147,7 @@ static void reload(gateway *g)
     qd_buf stale = {0};
     qd_err err = {0};
     (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, qd_mono_ns() / 1000);
-    if (qd_conf_load(&qd_gateway_settings_def, g->config, g->overrides, g->n_overrides, &g->arena, &fresh, &err) !=
-        QD_OK) {
+    if (qd_options_load(&g->options, &g->arena, &fresh, &err) != QD_OK) {
         qd_glog_err(&g->log, QD_LOG_ERROR, "reload refused, the settings stay as they were", &err);
     } else {
         qd_conf_take(&qd_gateway_settings_def, &g->settings, &fresh, &stale);
@@ -262,7 +220,7 @@ static qd_code serve(gateway *g, const sigset_t *signals, qd_err *err)
     struct rlimit files;
     qd_code rc = QD_OK;
     QD_TRY(qd_gateway_settings_check(&g->settings, err));
-    if (g->check) return QD_OK;
+    if (g->options.check) return QD_OK;
     qd_gateway_id(&g->settings, g->id);
     (void)setenv("TZ", g->settings.api_time_zone, 1);
     tzset();
@@ -279,11 +237,11 @@ out:
 
 int main(int argc, char **argv)
 {
-    gateway g = {0};
+    gateway g = {.options = {.def = &qd_gateway_settings_def, .version = QD_VERSION, .usage = k_usage}};
     qd_err err = {0};
     sigset_t signals;
     qd_json_use_qd_memory();
-    int code = parse(argc, argv, &g);
+    int code = qd_options_parse(&g.options, argc, argv);
     if (code >= 0) return code;
     /* Before any thread: signals are for this one alone. */
     (void)sigemptyset(&signals);
@@ -293,13 +251,12 @@ int main(int argc, char **argv)
     (void)sigprocmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     qd_glog_begin(&g.log, STDERR_FILENO, QD_LOG_INFO, 0);
-    qd_code rc =
-        qd_conf_load(&qd_gateway_settings_def, g.config, g.overrides, g.n_overrides, &g.arena, &g.settings, &err);
+    qd_code rc = qd_options_load(&g.options, &g.arena, &g.settings, &err);
     if (rc == QD_OK) {
         qd_glog_set(&g.log, (qd_log_level)g.settings.log_level, (uint32_t)g.settings.log_lines_per_s);
         rc = serve(&g, &signals, &err);
     }
-    if (rc == QD_OK && !g.check) qd_glog_say(&g.log, QD_LOG_INFO, "stopped");
+    if (rc == QD_OK && !g.options.check) qd_glog_say(&g.log, QD_LOG_INFO, "stopped");
     if (rc != QD_OK) qd_glog_err(&g.log, QD_LOG_ERROR, "quant-gateway cannot go on", &err);
     qd_glog_done(&g.log);
     qd_arena_done(&g.arena);

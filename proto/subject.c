@@ -1,7 +1,9 @@
 #include "proto/subject.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DAYS_S(n) (UINT64_C(86400) * (n))
 
@@ -80,6 +82,17 @@ qd_code qd_id_check(const char *id, const char *what, qd_err *err)
     return qd_fail(err, QD_E_INPUT,
                    "%s \"%.80s\": expected 1 to %d letters, digits, '_' or '-', not beginning with '-'", what,
                    id == NULL ? "" : id, QD_ID_MAX);
+}
+
+void qd_id_of_host(const char *what, char ret[QD_ID_BYTES])
+{
+    char host[HOST_NAME_MAX + 1] = "";
+    (void)gethostname(host, sizeof host - 1);
+    host[strcspn(host, ".")] = '\0';
+    (void)snprintf(ret, QD_ID_BYTES, "%.40s-%.20s", host[0] != '\0' ? host : "host", what);
+    if (*ret == '-') *ret = '_';
+    for (char *c = ret; *c != '\0'; c++)
+        if (!plain(*c)) *c = '_';
 }
 
 /* The next token of *at into ret (an id); moves *at behind its '.', or to the end. */

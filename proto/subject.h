@@ -75,6 +75,9 @@ bool qd_id_ok(const char *id);
 /* n_max == 0: QD_ID_MAX. Errors: QD_E_INPUT "<what>: ...". */
 QD_MUST_CHECK qd_code qd_id_check(const char *id, const char *what, qd_err *err);
 
+/* "<host name>-<what>", with '_' for what an id cannot hold: of a program that was given no id. */
+void qd_id_of_host(const char *what, char ret[QD_ID_BYTES]);
+
 /* quant.job.<device_class>.<numerics>.<priority>.<job> */
 QD_MUST_CHECK qd_code qd_subject_job(const qd_lane *lane, const char *job_id, char ret[QD_SUBJECT_BYTES], qd_err *err);
 QD_MUST_CHECK qd_code qd_subject_job_parse(const char *subject, qd_lane *ret_lane, char ret_job[QD_ID_BYTES],

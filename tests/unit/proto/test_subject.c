@@ -190,9 +190,23 @@ static void no_two_streams_take_the_same_subject(void **state)
     assert_null(qd_stream_def_find("QUANT"));
 }
 
+static void the_hosts_id_is_one(void **state)
+{
+    (void)state;
+    char id[QD_ID_BYTES];
+    static const char *const what[] = {"cpu", "gateway", "a.b/c", "-", "a name that is longer than the room for it is"};
+    for (size_t i = 0; i < sizeof what / sizeof what[0]; i++) {
+        qd_id_of_host(what[i], id);
+        assert_true(qd_id_ok(id));
+    }
+    qd_id_of_host("cpu", id);
+    assert_string_equal(id + strlen(id) - 4, "-cpu");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_hosts_id_is_one),
         cmocka_unit_test(ids_are_one_subject_token_and_one_file_name),
         cmocka_unit_test(a_jobs_subject_is_read_back_and_covered_by_its_lane_only),
         cmocka_unit_test(foreign_subjects_and_keys_are_refused),
