@@ -3,12 +3,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bus/bus_nats.h"
+#include "proto/logline.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -91,10 +91,9 @@ qd_code qd_remote_print(qd_buf *out, qd_err *err)
 
 void qd_remote_time(uint64_t ms, char *ret, size_t room)
 {
-    time_t s = (time_t)(ms / 1000);
-    struct tm t;
-    (void)snprintf(ret, room, "-");
-    if (ms != 0 && localtime_r(&s, &t) != NULL) (void)strftime(ret, room, "%Y-%m-%d %H:%M:%S", &t);
+    char when[QD_LOG_WHEN_BYTES] = "-";
+    if (ms != 0) qd_log_when(ms, when);
+    (void)snprintf(ret, room, "%s", when);
 }
 
 static void put_text(qd_buf *out, const char *key, const char *value)

@@ -7,6 +7,7 @@
 #include "cli/remote.h"
 #include "cli/remote_bar.h"
 #include "cli/signals.h"
+#include "proto/logline.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -35,7 +36,8 @@ typedef struct follow {
     qd_bus_feed *records, *events;
     qd_remote_bar *bar; /* watch; NULL: logs */
     bool json, deleted, last, synced, away;
-    uint64_t epoch, next_line; /* of the lines printed */
+    qd_log_place place; /* of the lines printed */
+    qd_log_second second;
     uint64_t ended_ms, looked_ms;
     qd_buf out;
 } follow;
@@ -91,7 +93,7 @@ static void set_record(follow *f, qd_job_record *rec)
     qd_job_record *old = f->rec;
     f->rec = rec;
     tell_state(f, old);
-    if (f->bar != NULL && rec->progress != NULL && rec->state == QD_JOB_RUNNING && rec->epoch != f->epoch)
+    if (f->bar != NULL && rec->progress != NULL && rec->state == QD_JOB_RUNNING && rec->epoch != f->place.epoch)
         qd_remote_bar_show(f->bar, rec->progress);
     qd_msg_free(old);
 }
@@ -107,22 +109,20 @@ static qd_code look_again(follow *f, qd_err *err)
 
 static void print_line(follow *f, const qd_log_line *line, uint64_t number)
 {
-    const char *level = qd_log_line_level(line->level);
-    char when[32];
     if (f->bar != NULL) {
         if (line->level == QUANTD__LOG_LEVEL__LOG_WARN && !f->json) qd_remote_bar_note(f->bar, true, line->text);
         return;
     }
-    qd_remote_time(line->time_ms, when, sizeof when);
     if (f->json) {
         qd_buf_printf(&f->out,
                       "{\"event\":\"log\",\"line\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"time_ms\":%" PRIu64
                       ",\"level\":\"%s\",\"message\":",
-                      number, f->epoch, (uint64_t)line->time_ms, level);
+                      number, f->place.epoch, (uint64_t)line->time_ms, qd_log_line_level(line->level));
         qd_buf_json_str(&f->out, line->text);
         qd_buf_str(&f->out, "}\n");
     } else {
-        qd_buf_printf(&f->out, "%s - %s - %s\n", when, level, line->text);
+        qd_log_line_show(&f->second, line->time_ms, line->level, line->text, &f->out);
+        qd_buf_str(&f->out, "\n");
     }
 }
 
@@ -134,15 +134,8 @@ static qd_code take_batch(follow *f, const qd_bus_msg *m, qd_err *err)
     if (rc != QD_OK) return rc == QD_E_NO_MEMORY ? rc : QD_OK; /* malformed: somebody else's */
     if (b->epoch > f->rec->epoch) rc = look_again(f, err);
     if (rc == QD_OK && b->epoch == f->rec->epoch) {
-        if (b->epoch != f->epoch) {
-            f->epoch = b->epoch;
-            f->next_line = 1;
-        }
-        for (size_t i = 0; i < b->n_lines; i++) {
-            if (b->first_line + i < f->next_line) continue; /* sent twice */
+        for (size_t i = qd_log_place_take(&f->place, b); i < b->n_lines; i++)
             print_line(f, b->lines[i], b->first_line + i);
-            f->next_line = b->first_line + i + 1;
-        }
         if (f->bar != NULL && b->progress != NULL && f->rec->state == QD_JOB_RUNNING)
             qd_remote_bar_show(f->bar, b->progress);
         f->last = f->last || b->last;
@@ -285,8 +278,8 @@ static qd_code print_stored(follow *f, qd_err *err)
 {
     char *text = NULL;
     size_t n = 0;
-    if (f->next_line > 1 || f->rec->log_lines == 0 || f->json) return QD_OK;
-    char *path = qd_path_join(f->rec->spec->output_path, "quantd.log");
+    if (f->place.next_line > 1 || f->rec->log_lines == 0 || f->json) return QD_OK;
+    char *path = qd_path_join(f->rec->spec->output_path, QD_LOG_FILE);
     qd_code rc = path == NULL ? qd_fail(err, QD_E_NO_MEMORY, "out of memory")
                               : qd_file_read(path, STORED_BYTES_MAX, &text, &n, err);
     if (rc == QD_OK) (void)fwrite(text, 1, n, stdout);

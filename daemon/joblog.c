@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 static uint64_t now_ms(void)
 {
@@ -41,37 +40,20 @@ void qd_joblog_done(qd_joblog *l)
     *l = (qd_joblog){0};
 }
 
-static void show_time(time_t s, char ret[32])
+static void add_line(qd_log_second *second, uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret)
 {
-    struct tm t;
-    ret[0] = '\0';
-    if (localtime_r(&s, &t) != NULL) (void)strftime(ret, 32, "%Y-%m-%d %H:%M:%S", &t);
-}
-
-static void format(const char *when, Quantd__LogLevel level, const char *text, qd_buf *ret)
-{
-    const char *parts[] = {when, " - ", qd_log_line_level(level), " - ", text, "\n"};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) qd_buf_add(ret, parts[i], strlen(parts[i]));
-}
-
-void qd_joblog_format(uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret)
-{
-    char when[32];
-    show_time((time_t)(time_ms / 1000), when);
-    format(when, level, text, ret);
+    qd_log_line_show(second, time_ms, level, text, ret);
+    qd_buf_str(ret, "\n");
 }
 
 static void keep_text(qd_joblog *l, uint64_t time_ms, Quantd__LogLevel level, const char *text)
 {
-    time_t s = (time_t)(time_ms / 1000);
     if (l->text_full) return;
     if (l->text.len + strlen(text) + 64 > l->text_max) {
         l->text_full = true;
         text = "the log is longer than this file may be; the rest was told in the event stream only";
     }
-    if (s != l->when_s || l->when[0] == '\0') show_time(s, l->when);
-    l->when_s = s;
-    format(l->when, level, text, &l->text);
+    add_line(&l->second, time_ms, level, text, &l->text);
     l->n_text++;
 }
 
@@ -107,7 +89,7 @@ static bool gap_is_told(qd_joblog *l, uint64_t time_ms)
     if (l->dropped == 0) return true;
     if (l->n > QD_JOBLOG_WAITING_MAX / 2) return false;
     (void)snprintf(text, sizeof text,
-                   "%" PRIu64 " log lines are missing here, the bus was away too long; " QD_JOBLOG_FILE
+                   "%" PRIu64 " log lines are missing here, the bus was away too long; " QD_LOG_FILE
                    " beside the report has them",
                    l->dropped);
     if (!put_line(l, new_line(time_ms, QUANTD__LOG_LEVEL__LOG_WARN, text))) return false;
@@ -180,13 +162,13 @@ qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd
 {
     qd_buf text = {0};
     qd_code rc = QD_OK;
-    char *path = qd_path_join(dir, QD_JOBLOG_FILE);
+    char *path = qd_path_join(dir, QD_LOG_FILE);
     if (path == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the log");
         goto out;
     }
     if (l->text.len != 0) qd_buf_add(&text, l->text.data, l->text.len);
-    if (last_line != NULL) qd_joblog_format(qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, last_line, &text);
+    if (last_line != NULL) add_line(&l->second, qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, last_line, &text);
     QD_TRY(qd_buf_check(&text, err));
     QD_TRY(qd_file_replace(path, text.data, text.len, err));
 out:

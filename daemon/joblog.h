@@ -5,8 +5,7 @@
 #define QD_DAEMON_JOBLOG_H
 
 #include "jobs/task.h"
-
-#include <time.h>
+#include "proto/logline.h"
 
 enum {
     QD_JOBLOG_BATCH_BYTES = 60 << 10, /* of texts; with the rest of the message below 64 KiB */
@@ -14,8 +13,6 @@ enum {
     QD_JOBLOG_BATCH_MS = 50,
     QD_JOBLOG_WAITING_MAX = 65536 /* lines */
 };
-
-#define QD_JOBLOG_FILE "quantd.log" /* in the output directory */
 
 typedef struct qd_joblog {
     Quantd__LogLine **lines;   /* a ring of QD_JOBLOG_WAITING_MAX, made when it is first needed */
@@ -26,8 +23,7 @@ typedef struct qd_joblog {
     bool text_full;
     qd_buf text; /* "2026-04-11 12:02:35 - INFO - ...": in the zone of $TZ */
     int last_percent;
-    time_t when_s; /* the second that `when` shows: many lines have the same */
-    char when[32];
+    qd_log_second second;
 } qd_joblog;
 
 void qd_joblog_begin(qd_joblog *l, size_t text_max);
@@ -42,10 +38,7 @@ void qd_joblog_progress(qd_joblog *l, uint32_t permille);
 uint64_t qd_joblog_due_ms(const qd_joblog *l);
 /* Sends batches: one that is due or full, all of them when `all`. AWAY: call again. */
 QD_MUST_CHECK qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all, qd_err *err);
-/* Writes the text to dir/QD_JOBLOG_FILE with one more line, so that the log is whole when the directory appears. */
+/* Writes the text to dir/QD_LOG_FILE with one more line, so that the log is whole when the directory appears. */
 QD_MUST_CHECK qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd_err *err);
-
-/* "2026-04-11 12:02:35 - INFO - text" and a newline, appended. */
-void qd_joblog_format(uint64_t time_ms, Quantd__LogLevel level, const char *text, qd_buf *ret);
 
 #endif

@@ -1,7 +1,9 @@
 /* call_logs.c -- a job's log: from its events, and after a good end from the file beside its report. */
 #include "base/buf.h"
+#include "base/fault.h"
 #include "base/mem.h"
 #include "gateway/backend_inside.h"
+#include "proto/logline.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +38,9 @@ static qd_code take_line(qd_call_job *c, const char *text, size_t n, qd_err *err
 
 typedef struct reading {
     qd_call_job *call;
-    uint64_t epoch, next_line;
+    uint64_t epoch;
+    qd_log_place place;
+    qd_log_second second;
     qd_buf line;
 } reading;
 
@@ -45,16 +49,11 @@ static qd_code take_batch(reading *r, const qd_bus_msg *m, qd_err *err)
     qd_event_batch *b = NULL;
     qd_code rc = qd_event_batch_decode(m->data, m->bytes, &b, err);
     if (rc != QD_OK) return rc == QD_E_NO_MEMORY ? rc : QD_OK;
-    for (size_t i = 0; rc == QD_OK && b->epoch == r->epoch && i < b->n_lines; i++) {
+    size_t i = b->epoch == r->epoch ? qd_log_place_take(&r->place, b) : b->n_lines;
+    for (; rc == QD_OK && i < b->n_lines; i++) {
         const qd_log_line *l = b->lines[i];
-        time_t s = (time_t)(l->time_ms / 1000);
-        struct tm t;
-        char when[32] = "";
-        if (b->first_line + i < r->next_line) continue; /* sent twice */
-        r->next_line = b->first_line + i + 1;
-        if (localtime_r(&s, &t) != NULL) (void)strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &t);
         qd_buf_reset(&r->line);
-        qd_buf_printf(&r->line, "%s - %s - %s", when, qd_log_line_level(l->level), l->text);
+        qd_log_line_show(&r->second, l->time_ms, l->level, l->text, &r->line);
         rc = qd_buf_check(&r->line, err);
         if (rc == QD_OK) rc = take_line(r->call, r->line.data, r->line.len, err);
     }
@@ -67,7 +66,7 @@ static qd_code from_events(qd_desk *d, qd_call_job *c, uint64_t epoch, qd_err *e
 {
     char subject[QD_SUBJECT_BYTES];
     qd_bus_feed *feed = NULL;
-    reading r = {.call = c, .epoch = epoch, .next_line = 1};
+    reading r = {.call = c, .epoch = epoch};
     qd_code rc = QD_OK;
     if (epoch == 0) return QD_OK; /* nobody has begun */
     QD_TRY(qd_subject_event(c->id, NULL, subject, err));
@@ -101,7 +100,7 @@ static qd_code from_file(const qd_backend_bus *b, const qd_job_record *rec, qd_c
     *ret_there = false;
     if (strncmp(rec->spec->output_path, b->cfg.output_root, root) != 0 || rec->spec->output_path[root] != '/')
         return QD_OK; /* a record that names another place is not ours to follow */
-    (void)snprintf(path, sizeof path, "%.4000s/quantd.log", rec->spec->output_path);
+    (void)snprintf(path, sizeof path, "%.4000s/" QD_LOG_FILE, rec->spec->output_path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return QD_OK;
     *ret_there = true;

@@ -1,13 +1,13 @@
 #include "gateway/live_events.h"
 
 #include "base/mem.h"
+#include "proto/logline.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static void drop_first(qd_events *e)
 {
@@ -71,10 +71,8 @@ static bool append(qd_events *e, qd_event_kind kind, const char *name, qd_buf *d
 
 static void add_time(qd_buf *b, uint64_t ms)
 {
-    char text[32] = "";
-    time_t s = (time_t)(ms / 1000);
-    struct tm t;
-    if (localtime_r(&s, &t) != NULL) (void)strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &t);
+    char text[QD_LOG_WHEN_BYTES];
+    qd_log_when(ms, text);
     qd_buf_json_str(b, text);
 }
 

@@ -4,6 +4,7 @@
 
 #include "gateway/live.h"
 #include "gateway/live_events.h"
+#include "proto/logline.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,7 +19,8 @@ typedef struct qd_live_job {
     /* The rest is the live thread's. */
     qd_bus_feed *records, *batches;
     qd_job_record *rec;
-    uint64_t rec_rev, epoch, next_line, ended_ms, try_ms;
+    qd_log_place place; /* of the lines told */
+    uint64_t rec_rev, ended_ms, try_ms;
     uint32_t permille;
     bool records_synced, batches_synced, last, deleted, told;
     qd_job_state told_state;

@@ -89,17 +89,10 @@ static void pump_records(qd_live *l, qd_live_job *j)
 
 static void tell_batch(qd_live *l, qd_live_job *j, const qd_event_batch *b)
 {
-    if (b->epoch != j->epoch) {
-        j->epoch = b->epoch;
-        j->next_line = 1;
-        j->last = false;
-    }
+    if (b->epoch != j->place.epoch) j->last = false;
+    size_t i = qd_log_place_take(&j->place, b);
     (void)pthread_mutex_lock(&l->lock);
-    for (size_t i = 0; i < b->n_lines; i++) {
-        if (b->first_line + i < j->next_line) continue; /* sent twice */
-        l->n_events += qd_events_log(&j->events, b->epoch, b->first_line + i, b->lines[i]);
-        j->next_line = b->first_line + i + 1;
-    }
+    for (; i < b->n_lines; i++) l->n_events += qd_events_log(&j->events, b->epoch, b->first_line + i, b->lines[i]);
     if (b->progress != NULL && b->progress->permille != j->permille && j->rec->state == QD_JOB_RUNNING) {
         j->permille = b->progress->permille;
         l->n_events += qd_events_progress(&j->events, b->progress);

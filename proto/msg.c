@@ -185,18 +185,3 @@ const char *qd_job_state_name(qd_job_state s)
     const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(&quantd__job_state__descriptor, (int)s);
     return v == NULL || s == QUANTD__JOB_STATE__JOB_STATE_NONE ? "unknown" : v->name;
 }
-
-const char *qd_log_line_level(Quantd__LogLevel l)
-{
-    static const char *const names[] = {"INFO", "DEBUG", "INFO", "WARN", "ERROR"};
-    return (unsigned)l < sizeof names / sizeof names[0] ? names[l] : names[0];
-}
-
-bool qd_log_is_marker(const char *text)
-{
-    for (const char *p = text; (p = strstr(p, "##")) != NULL; p++) {
-        size_t n = strspn(p + 2, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
-        if (n > 0 && strncmp(p + 2 + n, "##", 2) == 0) return true;
-    }
-    return false;
-}

@@ -102,8 +102,4 @@ static inline bool qd_job_state_terminal(qd_job_state s)
 }
 const char *qd_job_state_name(qd_job_state s); /* "PENDING" ...; "unknown" */
 
-const char *qd_log_line_level(Quantd__LogLevel l); /* "DEBUG", "INFO", "WARN", "ERROR"; "INFO" for others */
-/* A line that is for programs, not for people: it has "##WORD##" in it (letters A-Z and '_'). The APIs leave it out. */
-bool qd_log_is_marker(const char *text);
-
 #endif

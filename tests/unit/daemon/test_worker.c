@@ -259,7 +259,7 @@ static void lines_beyond_those_that_may_wait_are_in_the_file_and_their_number_in
     uint64_t told = lines_told(w, &last, &missing);
     assert_true(missing >= 5000);
     assert_int_equal(told - 1 + missing, rec->log_lines);
-    (void)snprintf(path, sizeof path, "%s/" QD_JOBLOG_FILE, w->out);
+    (void)snprintf(path, sizeof path, "%s/" QD_LOG_FILE, w->out);
     assert_int_equal(qd_file_read(path, 64 << 20, &text, &bytes, NULL), QD_OK);
     for (size_t i = 0; i < bytes; i++) n_file += text[i] == '\n';
     assert_int_equal(n_file, rec->log_lines);

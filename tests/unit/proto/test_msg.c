@@ -451,16 +451,6 @@ static void states_have_names(void **state)
     qd_msg_free(NULL);
 }
 
-static void lines_for_programs_are_known_by_their_marker(void **state)
-{
-    (void)state;
-    assert_true(qd_log_is_marker("##FT_COMPLETE##") && qd_log_is_marker("a ### ##A## b"));
-    assert_false(qd_log_is_marker("") || qd_log_is_marker("####") || qd_log_is_marker("##a##") ||
-                 qd_log_is_marker("## A ##") || qd_log_is_marker("##A#"));
-    assert_string_equal(qd_log_line_level(QUANTD__LOG_LEVEL__LOG_WARN), "WARN");
-    assert_string_equal(qd_log_line_level((Quantd__LogLevel)9), "INFO");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,7 +468,6 @@ int main(void)
         cmocka_unit_test(every_text_and_list_of_every_message_has_a_rule),
         cmocka_unit_test(a_failed_allocation_is_an_error_and_leaks_nothing),
         cmocka_unit_test(states_have_names),
-        cmocka_unit_test(lines_for_programs_are_known_by_their_marker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
