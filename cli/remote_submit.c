@@ -5,6 +5,7 @@
 #include "base/path.h"
 #include "catalog/template.h"
 #include "ckpt/checkpoint.h"
+#include "cli/calibrated.h"
 #include "cli/cmd.h"
 #include "cli/remote.h"
 
@@ -155,8 +156,7 @@ static qd_code add_values(const submit_args *a, const qd_template *tmpl, qd_job_
     spec->calib_samples = a->samples;
     spec->calib_seq_len = a->seq_len;
     QD_TRY(qd_values_resolve(tmpl, settings, n, &arena, &values, err));
-    const char *method = qd_values_get(&values, "method");
-    *ret_calibrated = tmpl->input_scales || (method != NULL && strcmp(method, "rtn") != 0);
+    QD_TRY(qd_cmd_calibrated(tmpl, &values, ret_calibrated, err));
     for (uint32_t i = 0; i < tmpl->n_params; i++)
         QD_TRY(qd_name_value_add(&spec->values, &spec->n_values, tmpl->params[i].name, values.value[i], err));
 out:
