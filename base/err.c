@@ -61,6 +61,13 @@ const char *qd_code_name(qd_code code)
     return (unsigned)code < QD_CODE_COUNT ? names[code] : "unknown";
 }
 
+qd_code qd_code_named(const char *name)
+{
+    qd_code code = QD_OK;
+    while (code < QD_CODE_COUNT && strcmp(qd_code_name(code), name) != 0) code = (qd_code)(code + 1);
+    return code;
+}
+
 int qd_code_exit(qd_code code)
 {
     static const int exits[] = {

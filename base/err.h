@@ -65,6 +65,7 @@ qd_code qd_fail_at(qd_err *err, qd_code code, int sys_errno, const char *file, i
 void qd_err_context(qd_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 const char *qd_code_name(qd_code code);
+qd_code qd_code_named(const char *name); /* QD_CODE_COUNT: no code has this name */
 int qd_code_exit(qd_code code);
 
 /* rc = call; on failure jump to the function's single `out:` label. */

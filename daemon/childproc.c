@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "daemon/child.h"
 #include "daemon/frame.h"
+#include "jobs/jobs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -239,18 +240,33 @@ static bool waited(qd_childproc *c)
     return true;
 }
 
+/* Whose fault its own word is: the code decides, not what the child says of it. It knows no bus: a code that blames the
+ * bus would have the job tried again without end, so that is believed of a stop we asked for and of a gang only. */
+static void judge_word(qd_childproc *c)
+{
+    qd_job_error *e = c->result.error;
+    qd_code code = qd_code_named(e->code);
+    e->error_class = qd_jobs_class_of(code);
+    bool bus = e->error_class == QUANTD__ERROR_CLASS__ERROR_BUS;
+    if (bus && (code == QD_E_GANG || (code == QD_E_CANCELED && c->kill_at_ms != 0))) return;
+    if (!bus && e->error_class != QUANTD__ERROR_CLASS__ERROR_CLASS_NONE) return;
+    e->error_class = qd_jobs_class_of(QD_E_INTERNAL);
+    (void)!qd_text_set(&e->code, qd_code_name(QD_E_INTERNAL), NULL);
+}
+
 /* Takes the end frame's parts: they outlive it. */
 static void take_end(qd_childproc *c, Quantd__ChildEnd *end)
 {
     c->ended = true;
     c->result.ok = end->ok;
-    c->result.stopped = end->stopped;
+    c->result.stopped = end->stopped && c->kill_at_ms != 0;
     c->result.device_ms = end->device_ms;
     if (!end->ok && end->error == NULL) put_error(c, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_JOB, "no reason given");
     if (!end->ok && end->error != NULL) {
         qd_msg_free(c->result.error);
         c->result.error = end->error;
         end->error = NULL;
+        judge_word(c);
     }
     c->result.report = end->report;
     end->report = NULL;

@@ -70,6 +70,27 @@ static void say(qd_frames *f, char *text)
     send_frame(f, &frame);
 }
 
+/* Ends with an error of that code, and says whose fault it is. */
+static int blame(qd_frames *f, char *code, Quantd__ErrorClass class)
+{
+    Quantd__JobError error;
+    quantd__job_error__init(&error);
+    Quantd__ChildEnd end;
+    quantd__child_end__init(&end);
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
+    error.code = code;
+    error.message = (char[]){"so it says"};
+    error.error_class = class;
+    end.error = &error;
+    end.stopped = true;
+    frame.version = QD_WIRE_VERSION;
+    frame.body_case = QUANTD__CHILD_FRAME__BODY_END;
+    frame.end = &end;
+    send_frame(f, &frame);
+    return 0;
+}
+
 /* Tells its environment's names and its open files. */
 static void tell_surroundings(qd_frames *f)
 {
@@ -113,6 +134,8 @@ static int act(int fd, long parent)
     if (strcmp(what, "deaf") == 0) tick_for_ever(&f, true);
     if (strcmp(what, "stalled") == 0) tick_for_ever(&f, false);
     if (strcmp(what, "surroundings") == 0) tell_surroundings(&f);
+    if (strncmp(what, "blame-", 6) == 0) return blame(&f, what + 6, QUANTD__ERROR_CLASS__ERROR_BUS);
+    if (strncmp(what, "excuse-", 7) == 0) return blame(&f, what + 7, QUANTD__ERROR_CLASS__ERROR_NODE);
     if (strcmp(what, "garbage") == 0 && write(fd, "\xff\xff\xff\xff....", 8) == 8) (void)pause();
     if (strcmp(what, "half") == 0 && write(fd, "\x10\0\0\0half", 8) != 8) return 95;
     qd_frames_done(&f);
@@ -392,6 +415,33 @@ static void a_crash_is_told_with_its_signal(void **state)
               "the job's process ended with exit code 7 and without a word");
 }
 
+static void whose_fault_it_is_is_not_the_childs_to_say(void **state)
+{
+    (void)state;
+    const struct {
+        const char *what, *code;
+        Quantd__ErrorClass class;
+    } cases[] = {{"blame-bad_input", "bad_input", QUANTD__ERROR_CLASS__ERROR_JOB},
+                 {"blame-no_memory", "no_memory", QUANTD__ERROR_CLASS__ERROR_NODE},
+                 {"excuse-quality_gate", "quality_gate", QUANTD__ERROR_CLASS__ERROR_JOB},
+                 {"excuse-gang_broken", "gang_broken", QUANTD__ERROR_CLASS__ERROR_BUS},
+                 {"blame-bus_away", "internal_error", QUANTD__ERROR_CLASS__ERROR_JOB},
+                 {"blame-canceled", "internal_error", QUANTD__ERROR_CLASS__ERROR_JOB}, /* nobody asked it to stop */
+                 {"blame-ok", "internal_error", QUANTD__ERROR_CLASS__ERROR_JOB},
+                 {"excuse-a_word_of_its_own", "internal_error", QUANTD__ERROR_CLASS__ERROR_JOB}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        run r;
+        begin(&r, cases[i].what, NULL);
+        const qd_child_result *res = exited(&r);
+        assert_false(res->ok);
+        assert_false(res->stopped);
+        assert_string_equal(res->error->code, cases[i].code);
+        assert_int_equal(res->error->error_class, cases[i].class);
+        assert_string_equal(res->error->message, "so it says");
+        end(&r);
+    }
+}
+
 static void a_silent_a_stalled_and_a_lying_child_are_killed(void **state)
 {
     (void)state;
@@ -489,6 +539,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_disk_is_the_nodes_fault),
         cmocka_unit_test(a_flood_of_log_lines_comes_whole_and_in_order),
         cmocka_unit_test(a_crash_is_told_with_its_signal),
+        cmocka_unit_test(whose_fault_it_is_is_not_the_childs_to_say),
         cmocka_unit_test(a_silent_a_stalled_and_a_lying_child_are_killed),
         cmocka_unit_test(a_child_that_does_not_listen_is_killed_after_the_stop),
         cmocka_unit_test(the_child_sees_no_credentials_and_no_files_of_ours),
