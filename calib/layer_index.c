@@ -2,116 +2,11 @@
  * for.
  */
 #include "base/mem.h"
-#include "calib/layer_weights.h"
+#include "calib/layer_slots.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-typedef enum dim {
-    ONE, /* of a vector */
-    ROW, /* of a matrix with one row */
-    HIDDEN,
-    Q_GATE,
-    Q,
-    KV,
-    HEAD,
-    D_QKV,
-    D_VALUE,
-    D_QKVZ,
-    D_HEADS,
-    D_BA,
-    D_CONV,
-    D_V,
-    INTER,
-    S_INTER,
-    EXPERTS,
-    E_GATE_UP,
-    E_HIDDEN,
-    E_INTER,
-    DIM_COUNT
-} dim;
-
-static const struct {
-    const char *suffix;
-    dim rows, cols;
-} k_slots[QD_SLOT_COUNT] = {
-#define X(slot, suffix, rows, cols) [slot] = {suffix, rows, cols},
-    QD_SLOTS(X)
-#undef X
-};
-
-/* Products of sizes that model_config.c keeps below 2^24 each, so they fit. */
-static void fill_dims(const qd_model_config *m, uint64_t d[DIM_COUNT])
-{
-    uint64_t key = m->k_heads * m->k_dim, value = m->v_heads * m->v_dim;
-    d[ONE] = d[ROW] = 1;
-    d[HIDDEN] = m->hidden;
-    d[Q] = m->n_heads * m->head_dim;
-    d[Q_GATE] = d[Q] * (m->attention_gate ? 2 : 1);
-    d[KV] = m->n_kv_heads * m->head_dim;
-    d[HEAD] = m->head_dim;
-    d[D_QKV] = 2 * key + value;
-    d[D_VALUE] = value;
-    d[D_QKVZ] = 2 * key + 2 * value;
-    d[D_HEADS] = m->v_heads;
-    d[D_BA] = 2 * m->v_heads;
-    d[D_CONV] = d[D_QKV] * m->conv_taps;
-    d[D_V] = m->v_dim;
-    d[INTER] = m->intermediate;
-    d[S_INTER] = m->shared_intermediate;
-    d[EXPERTS] = m->n_experts;
-    d[E_GATE_UP] = m->n_experts * 2 * m->expert_intermediate;
-    d[E_HIDDEN] = m->n_experts * m->hidden;
-    d[E_INTER] = m->expert_intermediate;
-}
-
-static bool needs(const qd_model_config *m, const qd_layer_kind *k, qd_slot s)
-{
-    switch (s) {
-    case QD_IN_NORM:
-    case QD_POST_NORM:
-        return true;
-    case QD_Q:
-    case QD_K:
-    case QD_V:
-    case QD_O:
-        return !k->linear_attention;
-    case QD_Q_NORM:
-    case QD_K_NORM:
-        return !k->linear_attention && m->qk_norm;
-    case QD_DELTA_QKV:
-    case QD_DELTA_Z:
-    case QD_DELTA_B:
-    case QD_DELTA_A:
-        return k->linear_attention && !m->interleaved_qkvz;
-    case QD_DELTA_QKVZ:
-    case QD_DELTA_BA:
-        return k->linear_attention && m->interleaved_qkvz;
-    case QD_DELTA_CONV:
-    case QD_DELTA_A_LOG:
-    case QD_DELTA_DT:
-    case QD_DELTA_NORM:
-    case QD_DELTA_OUT:
-        return k->linear_attention;
-    case QD_GATE:
-    case QD_UP:
-    case QD_DOWN:
-        return !k->moe;
-    case QD_ROUTER:
-        return k->moe;
-    case QD_SHARED_GATE:
-    case QD_SHARED_UP:
-    case QD_SHARED_DOWN:
-    case QD_SHARED_SCALE:
-        return k->moe && m->shared_intermediate != 0;
-    case QD_EXPERTS_GATE_UP:
-    case QD_EXPERTS_DOWN:
-    case QD_SLOT_COUNT:
-        break;
-    }
-    return false; /* fused experts: asked for where the layer has no single ones */
-}
 
 static qd_code check_tensor(const qd_model_index *x, uint32_t tensor, uint64_t rows, uint64_t cols, qd_err *err)
 {
@@ -184,8 +79,8 @@ static void place_in_layer(qd_model_index *x, uint32_t tensor, const qd_place *p
         return;
     }
     for (int s = 0; s < QD_SLOT_COUNT; s++) {
-        if (suffix_is(suffix, k_slots[s].suffix)) l->weight[s] = tensor;
-        if (bias_of(suffix, k_slots[s].suffix)) l->bias[s] = tensor;
+        if (suffix_is(suffix, qd_slot_shapes[s].suffix)) l->weight[s] = tensor;
+        if (bias_of(suffix, qd_slot_shapes[s].suffix)) l->bias[s] = tensor;
     }
 }
 
@@ -206,7 +101,7 @@ static void place_all(qd_model_index *x)
     }
 }
 
-static qd_code check_experts(const qd_model_index *x, uint64_t layer, const uint64_t d[DIM_COUNT], qd_err *err)
+static qd_code check_experts(const qd_model_index *x, uint64_t layer, const uint64_t d[QD_DIM_COUNT], qd_err *err)
 {
     const qd_layer_index *l = &x->layers[layer];
     qd_code rc = QD_OK;
@@ -216,7 +111,7 @@ static qd_code check_experts(const qd_model_index *x, uint64_t layer, const uint
         if (t->rank != 3 || t->shape[0] != x->config.n_experts)
             return qd_fail(err, QD_E_INPUT, "%s: %s: expected 3 dimensions, the first %" PRIu64,
                            x->ckpt->files[t->file].name, t->name, x->config.n_experts);
-        rc = check_tensor(x, l->weight[s], d[k_slots[s].rows], d[k_slots[s].cols], err);
+        rc = check_tensor(x, l->weight[s], d[qd_slot_shapes[s].rows], d[qd_slot_shapes[s].cols], err);
     }
     if (fused) return rc;
     for (uint64_t e = 0; e < x->config.n_experts; e++)
@@ -226,24 +121,26 @@ static qd_code check_experts(const qd_model_index *x, uint64_t layer, const uint
             bool down = p == QD_EXPERT_DOWN;
             (void)snprintf(suffix, sizeof suffix, "mlp.experts.%" PRIu64 ".%s_proj.weight", e, names[p]);
             if (l->experts[e][p] == QD_NO_TENSOR) return missing(x, layer, suffix, err);
-            rc = check_tensor(x, l->experts[e][p], down ? d[HIDDEN] : d[E_INTER], down ? d[E_INTER] : d[HIDDEN], err);
+            rc = check_tensor(x, l->experts[e][p], down ? d[QD_DIM_HIDDEN] : d[QD_DIM_E_INTER],
+                              down ? d[QD_DIM_E_INTER] : d[QD_DIM_HIDDEN], err);
             if (rc != QD_OK) return rc;
         }
     return rc;
 }
 
-static qd_code check_layer(const qd_model_index *x, uint64_t layer, const uint64_t d[DIM_COUNT], qd_err *err)
+static qd_code check_layer(const qd_model_index *x, uint64_t layer, const uint64_t d[QD_DIM_COUNT], qd_err *err)
 {
     qd_layer_index *l = &x->layers[layer];
     const qd_layer_kind *kind = &x->config.layers[layer];
     for (int s = 0; s < QD_EXPERTS_GATE_UP; s++) {
-        if (!needs(&x->config, kind, (qd_slot)s)) {
+        if (!qd_slot_needed(&x->config, kind, (qd_slot)s)) {
             l->weight[s] = l->bias[s] = QD_NO_TENSOR; /* transformers drops what the architecture has no place for */
             continue;
         }
-        if (l->weight[s] == QD_NO_TENSOR) return missing(x, layer, k_slots[s].suffix, err);
-        qd_code rc = check_tensor(x, l->weight[s], d[k_slots[s].rows], d[k_slots[s].cols], err);
-        if (rc == QD_OK && l->bias[s] != QD_NO_TENSOR) rc = check_tensor(x, l->bias[s], d[k_slots[s].rows], 1, err);
+        if (l->weight[s] == QD_NO_TENSOR) return missing(x, layer, qd_slot_shapes[s].suffix, err);
+        qd_code rc = check_tensor(x, l->weight[s], d[qd_slot_shapes[s].rows], d[qd_slot_shapes[s].cols], err);
+        if (rc == QD_OK && l->bias[s] != QD_NO_TENSOR)
+            rc = check_tensor(x, l->bias[s], d[qd_slot_shapes[s].rows], 1, err);
         if (rc != QD_OK) return rc;
     }
     return kind->moe ? check_experts(x, layer, d, err) : QD_OK;
@@ -284,7 +181,7 @@ static qd_code make_layers(qd_model_index *x, qd_err *err)
 qd_code qd_model_index_open(const qd_ckpt *c, qd_model_index *ret, qd_err *err)
 {
     qd_model_index x = {.ckpt = c, .embed = QD_NO_TENSOR, .head = QD_NO_TENSOR, .norm = QD_NO_TENSOR};
-    uint64_t d[DIM_COUNT];
+    uint64_t d[QD_DIM_COUNT];
     qd_code rc = QD_OK;
     if (c->config.quant_method[0] != '\0')
         return qd_fail(err, QD_E_UNSUPPORTED,
@@ -296,7 +193,7 @@ qd_code qd_model_index_open(const qd_ckpt *c, qd_model_index *ret, qd_err *err)
     QD_TRY(make_layers(&x, err));
     place_all(&x);
     QD_TRY(check_outside(&x, err));
-    fill_dims(&x.config, d);
+    qd_dims_fill(&x.config, d);
     for (uint64_t i = 0; i < x.config.n_layers; i++) QD_TRY(check_layer(&x, i, d, err));
     *ret = x;
     memset(&x, 0, sizeof x); /* ownership moved */

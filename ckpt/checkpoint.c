@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "ckpt/parts.h"
+#include "ckpt/shapes.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -34,13 +35,14 @@ out:
     return rc;
 }
 
-/* Opens one file and reads its header; its tensors stay in *ret_header until all files are known. */
+/* Opens one file, unless it has its source already, and reads its header; its tensors stay in *ret_header until all
+ * files are known. */
 static qd_code open_file(qd_ckpt *c, qd_ckpt_file *f, qd_st_header *ret_header, qd_err *err)
 {
     qd_code rc = QD_OK;
     char *path = qd_path_join(c->dir, f->name);
     if (path == NULL) return no_memory(c->dir, err);
-    QD_TRY(qd_source_open_file(path, &f->src, err));
+    if (f->src == NULL) QD_TRY(qd_source_open_file(path, &f->src, err));
     QD_TRY(qd_st_read_header(f->src, &c->arena, ret_header, err));
     f->digest = ret_header->digest;
     f->meta = ret_header->meta;
@@ -50,7 +52,8 @@ out:
     return rc;
 }
 
-static qd_code open_files(qd_ckpt *c, const qd_names *names, bool from_index, qd_err *err)
+/* made: the source of the only file, which becomes c's; NULL: they are in c's directory. */
+static qd_code open_files(qd_ckpt *c, const qd_names *names, bool from_index, qd_source *made, qd_err *err)
 {
     qd_code rc = QD_OK;
     uint64_t n = 0;
@@ -58,10 +61,12 @@ static qd_code open_files(qd_ckpt *c, const qd_names *names, bool from_index, qd
     qd_st_header *headers = qd_calloc(names->n, sizeof *headers);
     c->files = qd_arena_alloc(&c->arena, names->n, sizeof *c->files);
     if (headers == NULL || c->files == NULL) {
+        qd_source_free(made);
         rc = no_memory(c->dir, err);
         goto out;
     }
     c->n_files = names->n;
+    c->files[0].src = made;
     for (uint32_t i = 0; i < names->n; i++) {
         c->files[i].name = names->at[i];
         rc = open_file(c, &c->files[i], &headers[i], err);
@@ -127,24 +132,25 @@ static uint64_t digest_of(const qd_ckpt *c)
     return d;
 }
 
+static qd_code open_dir(qd_ckpt *c, const char *dir, qd_err *err)
+{
+    if (!qd_path_is_dir(dir))
+        return qd_fail(err, QD_E_INPUT, "%s: expected a model directory, found %s", dir,
+                       qd_path_exists(dir) ? "something else" : "nothing");
+    c->dir = qd_arena_strdup(&c->arena, dir);
+    return c->dir == NULL ? no_memory(dir, err) : load_config(c, err);
+}
+
 qd_code qd_ckpt_open(const char *dir, qd_ckpt *ret, qd_err *err)
 {
     qd_ckpt c = {0};
     qd_index index = {0};
     qd_names files = {0};
     qd_code rc = QD_OK;
-    if (!qd_path_is_dir(dir))
-        return qd_fail(err, QD_E_INPUT, "%s: expected a model directory, found %s", dir,
-                       qd_path_exists(dir) ? "something else" : "nothing");
-    c.dir = qd_arena_strdup(&c.arena, dir);
-    if (c.dir == NULL) {
-        rc = no_memory(dir, err);
-        goto out;
-    }
-    QD_TRY(load_config(&c, err));
+    QD_TRY(open_dir(&c, dir, err));
     QD_TRY(qd_index_load(c.dir, &c.arena, &index, &files, err));
     if (index.root == NULL) QD_TRY(qd_find_weights(c.dir, &c.arena, &files, err));
-    QD_TRY(open_files(&c, &files, index.root != NULL, err));
+    QD_TRY(open_files(&c, &files, index.root != NULL, NULL, err));
     QD_TRY(sort_names(&c, err));
     QD_TRY(qd_index_match(&index, &c, err));
     QD_TRY(qd_find_side_files(&c, err));
@@ -153,6 +159,60 @@ qd_code qd_ckpt_open(const char *dir, qd_ckpt *ret, qd_err *err)
     memset(&c, 0, sizeof c); /* ownership moved */
 out:
     qd_index_done(&index);
+    qd_ckpt_done(&c);
+    return rc;
+}
+
+/* Sizes and places of tensors of which name, dtype and shape are known. */
+static qd_code lay_out(const char *dir, qd_shapes *s, uint64_t *ret_bytes, qd_err *err)
+{
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < s->n_tensors; i++) {
+        qd_tensor *t = &s->tensors[i];
+        bool fits = true;
+        t->n_elems = 1;
+        for (uint32_t d = 0; d < t->rank && fits; d++) fits = qd_mul_u64(t->n_elems, t->shape[d], &t->n_elems);
+        t->off = at;
+        if (!fits || !qd_mul_u64(t->n_elems, qd_dtype_bytes(t->dtype), &t->bytes) || t->bytes > INT64_MAX - at)
+            return qd_fail(err, QD_E_INPUT, "%s: tensor \"%.160s\": its shape is larger than any file", dir, t->name);
+        at += t->bytes;
+    }
+    *ret_bytes = at;
+    return QD_OK;
+}
+
+qd_code qd_ckpt_open_shapes(const char *dir, qd_shapes_fn make, void *ctx, qd_ckpt *ret, const char **ret_left_out,
+                            qd_err *err)
+{
+    qd_ckpt c = {0};
+    qd_shapes shapes = {0};
+    qd_names files = {0};
+    qd_buf header = {0};
+    qd_source *src = NULL;
+    uint64_t bytes = 0;
+    char *what = NULL;
+    qd_code rc = QD_OK;
+    QD_TRY(open_dir(&c, dir, err));
+    what = qd_path_join(dir, "config.json");
+    if (what == NULL) {
+        rc = no_memory(dir, err);
+        goto out;
+    }
+    QD_TRY(make(ctx, &c.config, what, &c.arena, &shapes, err));
+    QD_TRY(lay_out(dir, &shapes, &bytes, err));
+    QD_TRY(qd_st_write_header(shapes.tensors, shapes.n_tensors, NULL, 0, &header, err));
+    QD_TRY(qd_names_add(&files, &c.arena, QD_CKPT_SINGLE_NAME, err));
+    QD_TRY(qd_source_open_header(what, header.data, header.len, header.len + bytes, &src, err));
+    QD_TRY(open_files(&c, &files, false, src, err));
+    QD_TRY(sort_names(&c, err));
+    QD_TRY(qd_find_side_files(&c, err));
+    c.digest = digest_of(&c);
+    *ret_left_out = shapes.left_out;
+    *ret = c;
+    memset(&c, 0, sizeof c); /* ownership moved */
+out:
+    qd_free(what);
+    qd_buf_done(&header);
     qd_ckpt_done(&c);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "ckpt/parts.h"
+#include "ckpt/shapes.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -105,6 +106,20 @@ qd_code qd_find_weights(const char *dir, qd_arena *arena, qd_names *files, qd_er
     rc = qd_names_add(&one, arena, name, err);
     if (rc == QD_OK) *files = one;
     return rc;
+}
+
+bool qd_ckpt_lacks_weights(const char *dir)
+{
+    qd_arena arena = {0};
+    lists l = {0};
+    qd_err err = {0};
+    char *config = qd_path_join(dir, "config.json"), *index = qd_path_join(dir, QD_CKPT_INDEX_NAME);
+    bool lacks = config != NULL && index != NULL && qd_path_exists(config) && !qd_path_exists(index) &&
+                 list_dir(dir, &arena, &l, &err) == QD_OK && l.weights.n == 0;
+    qd_arena_done(&arena);
+    qd_free(config);
+    qd_free(index);
+    return lacks;
 }
 
 static bool is_part(const qd_ckpt *c, const char *name)

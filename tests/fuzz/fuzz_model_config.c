@@ -1,6 +1,7 @@
 /* fuzz_model_config.c -- any bytes as config.json of a model to run: refused with a sentence, or sizes within limits.
  */
 #include "calib/model_config.h"
+#include "calib/shapes.h"
 #include "fuzz.h"
 
 #include <stdlib.h>
@@ -26,6 +27,20 @@ static void check(const qd_model_config *m)
     }
 }
 
+/* Its tensors, where they are not too many to be quick. */
+static void check_shapes(const qd_config *c, const qd_model_config *m, qd_arena *arena)
+{
+    qd_shapes s = {0};
+    qd_err err = {0};
+    if (m->n_layers * (m->n_experts + 1) > 4096) return;
+    qd_code rc = qd_model_shapes(NULL, c, "input", arena, &s, &err);
+    promise(rc == QD_OK || ((rc == QD_E_INPUT || rc == QD_E_UNSUPPORTED) && err.msg[0] != '\0'));
+    promise(rc != QD_OK || s.n_tensors > 2 * m->n_layers);
+    for (uint32_t i = 0; i < s.n_tensors; i++)
+        promise(s.tensors[i].name != NULL && s.tensors[i].rank >= 1 && s.tensors[i].rank <= 3 &&
+                s.tensors[i].shape[0] > 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     qd_config c = {0};
@@ -36,6 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     qd_code rc = qd_model_config_read(&c, "input", &arena, &m, &err);
     promise(rc == QD_OK || ((rc == QD_E_INPUT || rc == QD_E_UNSUPPORTED) && err.msg[0] != '\0'));
     if (rc == QD_OK) check(&m);
+    if (rc == QD_OK) check_shapes(&c, &m, &arena);
     qd_arena_done(&arena);
     qd_config_done(&c);
     return 0;
