@@ -131,6 +131,14 @@ static qd_code read_files(qd_reading *r, qd_err *err)
     return QD_OK;
 }
 
+static qd_code check_count(uint32_t n, uint32_t len, qd_err *err)
+{
+    if (n == 0 || len == 0 || (uint64_t)n * len > QD_DATASET_POOL_IDS_MAX)
+        return qd_fail(err, QD_E_USAGE, "calibration data: expected samples x length of 1 to %d tokens, found %u x %u",
+                       QD_DATASET_POOL_IDS_MAX, n, len);
+    return QD_OK;
+}
+
 static qd_code check_options(const qd_dataset_options *o, const qd_tokenizer *t, bool *ret_ids, qd_err *err)
 {
     *ret_ids = false;
@@ -144,10 +152,7 @@ static qd_code check_options(const qd_dataset_options *o, const qd_tokenizer *t,
                        o->n_paths);
     if (*ret_ids) return QD_OK;
     if (t == NULL) return qd_fail(err, QD_E_USAGE, "calibration data: %s needs a tokenizer", o->paths[0]);
-    if (o->n_samples == 0 || o->len == 0 || (uint64_t)o->n_samples * o->len > QD_DATASET_POOL_IDS_MAX)
-        return qd_fail(err, QD_E_USAGE, "calibration data: expected samples x length of 1 to %d tokens, found %u x %u",
-                       QD_DATASET_POOL_IDS_MAX, o->n_samples, o->len);
-    return QD_OK;
+    return check_count(o->n_samples, o->len, err);
 }
 
 static qd_code add_starts(qd_dataset *d, qd_err *err)
@@ -188,6 +193,24 @@ out:
     qd_free(r.ends);
     qd_buf_done(&r.reasons);
     qd_buf_done(&r.text);
+    return rc;
+}
+
+qd_code qd_dataset_zeros(uint32_t n, uint32_t len, qd_dataset *ret, qd_err *err)
+{
+    qd_dataset d = {.n_samples = n, .len = len};
+    qd_code rc = QD_OK;
+    QD_TRY(check_count(n, len, err));
+    d.ids = qd_calloc((size_t)n * len, sizeof *d.ids);
+    if (d.ids == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "calibration data: out of memory");
+        goto out;
+    }
+    QD_TRY(add_starts(&d, err));
+    *ret = d;
+    memset(&d, 0, sizeof d); /* ownership moved */
+out:
+    qd_dataset_done(&d);
     return rc;
 }
 

@@ -46,6 +46,9 @@ typedef struct qd_dataset {
  * damaged file), QD_E_USAGE, QD_E_CANCELED, QD_E_IO, QD_E_NO_MEMORY. Release with qd_dataset_done(). */
 QD_MUST_CHECK qd_code qd_dataset_load(qd_tokenizer *tokenizer, const qd_chat *chat, const qd_dataset_options *o,
                                       qd_dataset *ret, qd_err *err);
+/* n samples of len tokens, all 0: where only their number matters. Errors: those of qd_dataset_load()'s options,
+ * QD_E_NO_MEMORY. Release with qd_dataset_done(). */
+QD_MUST_CHECK qd_code qd_dataset_zeros(uint32_t n, uint32_t len, qd_dataset *ret, qd_err *err);
 void qd_dataset_done(qd_dataset *d);
 
 /* Path of the built-in set: the installed one, else that of the source tree. Free with qd_free(). NULL: out of memory.

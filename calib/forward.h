@@ -112,8 +112,9 @@ void qd_forward_numerics(const qd_ops *ops, char *ret);
 
 /* Memory that a pass takes, before it runs: an upper bound of each part. */
 typedef struct qd_forward_memory {
-    uint64_t layer_bytes; /* the largest layer, in the device's form too, or the head where logits are asked for */
-    uint64_t lane_bytes;  /* scratch of one thread */
+    uint64_t layer_bytes;  /* the largest layer, in the device's form too, or the head where logits are asked for */
+    uint64_t weight_bytes; /* the same as it is loaded, of a layer only */
+    uint64_t lane_bytes;   /* scratch of one thread */
     uint64_t activation_bytes;
     uint64_t angle_bytes; /* tables of RoPE */
 } qd_forward_memory;

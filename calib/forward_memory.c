@@ -85,11 +85,13 @@ void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_fo
 {
     const qd_model_config *m = &x->config;
     const qd_ops *ops = opts->ops != NULL ? opts->ops : qd_ops_host(NULL);
-    uint64_t layer = hooks->on_logits != NULL ? held_bytes(x, x->head, opts->bf16) : 0;
-    for (uint64_t i = 0; i < m->n_layers; i++) layer = qd_max_u64(layer, layer_bytes(x, i, opts->bf16));
+    uint64_t weights = 0, head = hooks->on_logits != NULL ? held_bytes(x, x->head, opts->bf16) : 0;
+    for (uint64_t i = 0; i < m->n_layers; i++) weights = qd_max_u64(weights, layer_bytes(x, i, opts->bf16));
+    uint64_t layer = qd_max_u64(weights, head);
     uint64_t rows = qd_tiles_rows(t, qd_tile_rows_max(m)), longest = 0;
     for (uint64_t i = 0; i < t->n_seqs; i++) longest = qd_max_u64(longest, t->starts[i + 1] - t->starts[i]);
     *ret = (qd_forward_memory){.layer_bytes = layer * (opts->bf16 && ops->packs ? 2 : 1),
+                               .weight_bytes = weights,
                                .lane_bytes = lane_bytes(m, rows, hooks->on_input != NULL, hooks->on_logits != NULL),
                                .activation_bytes = t->starts[t->n_seqs] * m->hidden * (opts->bf16 ? 2 : F),
                                .angle_bytes = longest * m->rope.dim * F};

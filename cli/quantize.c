@@ -27,7 +27,9 @@ static const char k_usage[] =
     "  --memory SIZE        memory for tiles (default 192MiB)\n"
     "  --shard-size SIZE    largest output file (default 5GB)\n"
     "  --templates DIR      where templates are (default: $QD_TEMPLATES, then the installed ones)\n"
-    "  --dry-run            print the plan and stop\n"
+    "  --dry-run            print the plan and stop; config.json alone will do\n"
+    "  --device-memory SIZE with --dry-run: plan for a GPU with so much memory (80GB)\n"
+    "  --host-memory SIZE   with --dry-run: on a machine where a job may take so much (default: what is free here)\n"
     "  --resume             go on with OUT_DIR.staging of an earlier run\n"
     "  --force              replace OUT_DIR; start anew where an earlier run stopped\n"
     "  --no-verify          leave out fsync and the final re-reading (measurements only)\n"
@@ -36,7 +38,7 @@ static const char k_usage[] =
 typedef struct quantize_args {
     const char *tmpl, *output, *format, *device, *templates, *max_kl;
     qd_arg_list settings, calib;
-    uint64_t threads, memory, shard, samples, seq_len;
+    uint64_t threads, memory, shard, samples, seq_len, device_memory, host_memory;
     double max_kl_nats;
     bool dry_run, resume, force, no_verify, json, help;
     qd_arg_list rest;
@@ -52,16 +54,27 @@ static bool read_max_kl(const char *text, double *ret)
 static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
 {
     const qd_opt opts[] = {
-        {"--template", NULL, QD_OPT_TEXT, &a->tmpl},       {"--output", "-o", QD_OPT_TEXT, &a->output},
-        {"--set", NULL, QD_OPT_LIST, &a->settings},        {"--format", NULL, QD_OPT_TEXT, &a->format},
-        {"--device", NULL, QD_OPT_TEXT, &a->device},       {"--threads", NULL, QD_OPT_COUNT, &a->threads},
-        {"--memory", NULL, QD_OPT_BYTES, &a->memory},      {"--shard-size", NULL, QD_OPT_BYTES, &a->shard},
-        {"--templates", NULL, QD_OPT_TEXT, &a->templates}, {"--dry-run", NULL, QD_OPT_FLAG, &a->dry_run},
-        {"--resume", NULL, QD_OPT_FLAG, &a->resume},       {"--force", NULL, QD_OPT_FLAG, &a->force},
-        {"--no-verify", NULL, QD_OPT_FLAG, &a->no_verify}, {"--json", NULL, QD_OPT_FLAG, &a->json},
-        {"--help", "-h", QD_OPT_FLAG, &a->help},           {"--calib", NULL, QD_OPT_LIST, &a->calib},
-        {"--samples", NULL, QD_OPT_COUNT, &a->samples},    {"--seq-len", NULL, QD_OPT_COUNT, &a->seq_len},
+        {"--template", NULL, QD_OPT_TEXT, &a->tmpl},
+        {"--output", "-o", QD_OPT_TEXT, &a->output},
+        {"--set", NULL, QD_OPT_LIST, &a->settings},
+        {"--format", NULL, QD_OPT_TEXT, &a->format},
+        {"--device", NULL, QD_OPT_TEXT, &a->device},
+        {"--threads", NULL, QD_OPT_COUNT, &a->threads},
+        {"--memory", NULL, QD_OPT_BYTES, &a->memory},
+        {"--shard-size", NULL, QD_OPT_BYTES, &a->shard},
+        {"--templates", NULL, QD_OPT_TEXT, &a->templates},
+        {"--dry-run", NULL, QD_OPT_FLAG, &a->dry_run},
+        {"--resume", NULL, QD_OPT_FLAG, &a->resume},
+        {"--force", NULL, QD_OPT_FLAG, &a->force},
+        {"--no-verify", NULL, QD_OPT_FLAG, &a->no_verify},
+        {"--json", NULL, QD_OPT_FLAG, &a->json},
+        {"--help", "-h", QD_OPT_FLAG, &a->help},
+        {"--calib", NULL, QD_OPT_LIST, &a->calib},
+        {"--samples", NULL, QD_OPT_COUNT, &a->samples},
+        {"--seq-len", NULL, QD_OPT_COUNT, &a->seq_len},
         {"--max-kl", NULL, QD_OPT_TEXT, &a->max_kl},
+        {"--device-memory", NULL, QD_OPT_BYTES, &a->device_memory},
+        {"--host-memory", NULL, QD_OPT_BYTES, &a->host_memory},
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
@@ -73,6 +86,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
     if (a->output == NULL) return qd_fail(err, QD_E_USAGE, "where to? -o OUT_DIR");
     if (a->threads > 256)
         return qd_fail(err, QD_E_USAGE, "--threads: expected at most 256, found %" PRIu64, a->threads);
+    if (!a->dry_run && (a->device_memory != 0 || a->host_memory != 0))
+        return qd_fail(err, QD_E_USAGE, "--device-memory and --host-memory describe a machine for --dry-run");
     if (a->device != NULL && strcmp(a->device, "cpu") != 0)
         return qd_fail(err, QD_E_USAGE, "--device %s: this version computes on cpu only", a->device);
     return QD_OK;
@@ -142,6 +157,8 @@ int qd_cmd_quantize(int argc, char **argv)
                         .n_threads = (unsigned)a.threads,
                         .memory_bytes = a.memory,
                         .shard_bytes = a.shard,
+                        .device_memory_bytes = a.device_memory,
+                        .host_memory_bytes = a.host_memory,
                         .resume = a.resume,
                         .force = a.force,
                         .no_verify = a.no_verify};

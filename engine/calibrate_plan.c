@@ -78,6 +78,7 @@ qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *er
     }
     const qd_tokens held = qd_job_tokens_held(tokens);
     if (p->method.layerwise) qd_layerwise_measure(p, &x.config, held.starts[held.n_seqs]);
+    if (p->device.memory_bytes != 0) rc = qd_plan_device(p, &x, held.starts[held.n_seqs], err);
     qd_model_index_done(&x);
-    return QD_OK;
+    return rc;
 }

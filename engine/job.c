@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "calib/shapes.h"
 #include "engine/calibrate.h"
 #include "engine/digest.h"
 #include "engine/layerwise.h"
@@ -251,10 +252,20 @@ qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *
     qd_ckpt ckpt = {0};
     qd_plan plan = {0};
     qd_job_tokens tokens = {0};
-    QD_TRY(qd_ckpt_open(opts->model_dir, &ckpt, err));
-    if (opts->tmpl->input_scales) QD_TRY(qd_job_tokens_load(opts, &ckpt, NULL, NULL, &tokens, err));
-    QD_TRY(qd_plan_make(opts, &ckpt, opts->tmpl->input_scales ? &tokens : NULL, &plan, err));
-    QD_TRY(qd_plan_check_room(&plan, opts->out_dir, 0, err));
+    qd_method method = {0};
+    const char *left_out = NULL;
+    bool shapes = qd_ckpt_lacks_weights(opts->model_dir);
+    QD_TRY(shapes ? qd_ckpt_open_shapes(opts->model_dir, qd_model_shapes, NULL, &ckpt, &left_out, err)
+                  : qd_ckpt_open(opts->model_dir, &ckpt, err));
+    QD_TRY(qd_method_of(opts, &method, err));
+    if (method.calibrated)
+        QD_TRY(shapes ? qd_job_tokens_count(opts, &tokens, err)
+                      : qd_job_tokens_load(opts, &ckpt, NULL, NULL, &tokens, err));
+    QD_TRY(qd_plan_make(opts, &ckpt, method.calibrated ? &tokens : NULL, &plan, err));
+    if (shapes)
+        QD_TRY(qd_plan_warn(&plan, err, "there are no weights: planned from config.json%s%s",
+                            left_out != NULL ? ", without " : "", left_out != NULL ? left_out : ""));
+    QD_TRY(qd_plan_check_room(&plan, shapes ? NULL : opts->out_dir, 0, err));
     if (json)
         QD_TRY(qd_plan_json(&plan, opts->out_dir, out, err));
     else

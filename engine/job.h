@@ -59,6 +59,9 @@ typedef struct qd_job_opts {
     unsigned n_threads;    /* 0: one a processor */
     uint64_t memory_bytes; /* host memory the job may use for tiles; 0: 192 MiB */
     uint64_t shard_bytes;  /* largest output file; 0: 5 GB */
+    /* Of a dry run: plans for a GPU with that memory (0: for the processor), on a host where the job may take so much
+     * (0: what is available here). */
+    uint64_t device_memory_bytes, host_memory_bytes;
     bool resume, force;
     bool no_verify; /* benchmarks only: skip fsync and the final re-read */
 } qd_job_opts;
@@ -81,7 +84,8 @@ QD_MUST_CHECK qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *e
                                  qd_job_result *ret, qd_err *err);
 
 /* Plans the job and appends it to out as text or as one JSON object; writes nothing to disk. Also fails where the job
- * would be refused. */
+ * would be refused. A model directory without weights is planned from config.json (calib/shapes.h) with as many tokens
+ * as the settings say; the disk is then not asked. */
 QD_MUST_CHECK qd_code qd_job_dry_run(const qd_job_opts *opts, bool json, qd_buf *out, qd_err *err);
 
 #endif

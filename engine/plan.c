@@ -52,7 +52,12 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
     }
     QD_TRY(qd_plan_layout(&p, opts->shard_bytes != 0 ? opts->shard_bytes : UINT64_C(5000000000), err));
     QD_TRY(qd_plan_memory(&p, opts->n_threads, opts->memory_bytes, err));
-    if (tokens != NULL) QD_TRY(qd_calibrate_measure(&p, tokens, err));
+    p.device.memory_bytes = opts->device_memory_bytes;
+    p.host_memory_bytes = opts->host_memory_bytes != 0 ? opts->host_memory_bytes : qd_memory_available_bytes();
+    if (tokens != NULL)
+        QD_TRY(qd_calibrate_measure(&p, tokens, err));
+    else if (p.device.memory_bytes != 0)
+        QD_TRY(qd_plan_device(&p, NULL, 0, err));
     *ret = p;
     memset(&p, 0, sizeof p);
 out:

@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "ckpt/arch.h"
+#include "engine/device_memory.h"
 #include "engine/method.h"
 #include "quant/stats.h"
 
@@ -94,6 +95,8 @@ typedef struct qd_plan {
     uint64_t slot_bytes, worker_bytes, peak_bytes; /* peak: of pipeline or calibration, whichever has more */
     uint64_t activation_bytes;                     /* W4A4: of calibration tokens in memory; more goes to a file */
     qd_plan_pass pass;
+    uint64_t host_memory_bytes; /* that the job may take */
+    qd_device_plan device;      /* memory_bytes 0: of a job on the processor */
 } qd_plan;
 
 /* Plans opts over an open checkpoint, which must outlive it. *ret zeroed before, qd_plan_done() after.
@@ -115,11 +118,14 @@ QD_MUST_CHECK qd_code qd_plan_layout(qd_plan *p, uint64_t shard_bytes, qd_err *e
 /* engine/memory.c: workers, slots and the peak from a budget. */
 QD_MUST_CHECK qd_code qd_plan_memory(qd_plan *p, unsigned n_threads, uint64_t memory_bytes, qd_err *err);
 /* engine/room.c: QD_E_ROOM with the figures when disk or memory does not suffice. held_bytes: already reserved by a
- * staging directory. */
+ * staging directory. out_dir NULL: the disk is not asked. */
 QD_MUST_CHECK qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_bytes, qd_err *err);
-/* engine/plan_show.c */
+uint64_t qd_memory_available_bytes(void); /* of this machine; UINT64_MAX / 1024 * 1024 where it does not tell */
+/* engine/plan_show.c, device_show.c */
 void qd_plan_text(const qd_plan *p, const char *out_dir, qd_buf *out);
 QD_MUST_CHECK qd_code qd_plan_json(const qd_plan *p, const char *out_dir, qd_buf *out, qd_err *err);
+void qd_device_plan_text(const qd_plan *p, qd_buf *out); /* nothing for a job on the processor */
+void qd_device_plan_json(const qd_plan *p, qd_buf *out);
 
 QD_MUST_CHECK qd_code qd_plan_warn(qd_plan *p, qd_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

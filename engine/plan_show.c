@@ -47,6 +47,11 @@ static void text_pass(const qd_plan *p, qd_buf *out)
 {
     const qd_plan_pass *c = &p->pass;
     if (c->n_samples == 0) return;
+    if (p->device.memory_bytes != 0) {
+        qd_buf_printf(out, "  calibrate %" PRIu64 " samples, %" PRIu64 " tokens, %.3f TFLOP\n", c->n_samples,
+                      c->n_tokens, c->flop * 1e-12);
+        return;
+    }
     qd_buf_printf(
         out,
         "  calibrate %" PRIu64 " samples, %" PRIu64
@@ -83,10 +88,13 @@ void qd_plan_text(const qd_plan *p, const char *out_dir, qd_buf *out)
     qd_buf_printf(out, "  tiles     %u of at most %" PRIu64 " bytes, %u at once, %u threads\n", p->n_tiles,
                   QD_TILE_BYTES, p->n_slots, p->n_compute);
     text_pass(p, out);
+    qd_device_plan_text(p, out);
     qd_buf_printf(out, "  memory    %.1f MB at the peak\n", (double)p->peak_bytes * 1e-6);
     qd_buf_printf(out, "  disk      %.3f GB read, %.3f GB written and read back\n", (double)p->src_bytes * 1e-9,
                   (double)p->file_bytes * 1e-9);
-    qd_buf_printf(out, "  time      about %.1f s, taking %.1f GB/s for the disk\n", seconds(p), DISK_BYTES_S * 1e-9);
+    if (p->device.memory_bytes == 0) /* how fast a GPU is, is not known here */
+        qd_buf_printf(out, "  time      about %.1f s, taking %.1f GB/s for the disk\n", seconds(p),
+                      DISK_BYTES_S * 1e-9);
     for (uint32_t i = 0; i < p->n_warnings; i++) qd_buf_printf(out, "  warning   %s\n", p->warnings[i]);
 }
 
@@ -118,10 +126,12 @@ qd_code qd_plan_json(const qd_plan *p, const char *out_dir, qd_buf *out, qd_err 
     qd_buf_printf(out,
                   ",\"format\":\"%s\",\"quantized_linears\":%u,\"copied_tensors\":%u,\"weights\":%" PRIu64
                   ",\"source_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64 ",\"tiles\":%u,\"tile_bytes\":%" PRIu64
-                  ",\"peak_bytes\":%" PRIu64 ",\"threads\":%u,\"seconds\":%.3f,",
+                  ",\"peak_bytes\":%" PRIu64 ",\"threads\":%u,",
                   p->format->name, p->n_linears, p->n_copied, p->n_weights, p->src_bytes, p->file_bytes, p->n_tiles,
-                  QD_TILE_BYTES, p->peak_bytes, p->n_compute, seconds(p));
+                  QD_TILE_BYTES, p->peak_bytes, p->n_compute);
+    if (p->device.memory_bytes == 0) qd_buf_printf(out, "\"seconds\":%.3f,", seconds(p));
     json_pass(p, out);
+    qd_device_plan_json(p, out);
     qd_buf_str(out, "\"files\":[");
     for (uint32_t i = 0; i < p->n_parts; i++)
         qd_buf_printf(out, "%s{\"name\":\"%s\",\"bytes\":%" PRIu64 "}", i == 0 ? "" : ",", p->parts[i].name,

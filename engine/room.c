@@ -14,7 +14,7 @@
 /* Beside the parts: config, index, report, journal, and what the file system itself takes. */
 #define SIDE_BYTES(p) ((uint64_t)(p)->n_outs * 400 + ((uint64_t)1 << 20))
 
-static uint64_t mem_available_bytes(void)
+uint64_t qd_memory_available_bytes(void)
 {
     char *text = NULL;
     uint64_t kib = UINT64_MAX / 1024;
@@ -45,7 +45,7 @@ qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_
 {
     char parent[4096];
     struct statvfs fs;
-    uint64_t memory = mem_available_bytes();
+    uint64_t memory = p->host_memory_bytes;
     if (p->peak_bytes > memory && p->pass.peak_bytes > memory)
         return qd_fail(err, QD_E_ROOM,
                        "not enough memory: the job needs %" PRIu64 " bytes, %" PRIu64
@@ -56,6 +56,7 @@ qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_
         return qd_fail(err, QD_E_ROOM,
                        "not enough memory: the job needs %" PRIu64 " bytes, %" PRIu64 " are available; lower --memory",
                        p->peak_bytes, memory);
+    if (out_dir == NULL) return QD_OK;
     if (snprintf(parent, sizeof parent, "%s", out_dir) >= (int)sizeof parent)
         return qd_fail(err, QD_E_USAGE, "%s: the path is too long", out_dir);
     const char *dir = dirname(parent);

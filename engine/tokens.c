@@ -110,6 +110,18 @@ out:
     return rc;
 }
 
+qd_code qd_job_tokens_count(const qd_job_opts *opts, qd_job_tokens *ret, qd_err *err)
+{
+    qd_method method = {0};
+    qd_code rc = qd_method_of(opts, &method, err);
+    if (rc != QD_OK) return rc;
+    uint64_t n = count(opts->calib_samples, opts->values, "calib_samples", SAMPLES_DEFAULT);
+    uint32_t len = count(opts->calib_seq_len, opts->values, "calib_seq_len", LENGTH_DEFAULT);
+    rc = qd_dataset_zeros((uint32_t)qd_min_u64(n + method.gate_samples, UINT32_MAX), len, &ret->data, err);
+    if (rc == QD_OK) ret->n_held = method.gate_samples;
+    return rc;
+}
+
 void qd_job_tokens_done(qd_job_tokens *t)
 {
     if (t == NULL) return;

@@ -18,6 +18,8 @@ typedef struct qd_job_tokens {
  * qd_tokenizer_load(), qd_chat_load(), qd_model_config_read(). */
 QD_MUST_CHECK qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt *c, const qd_job_events *events,
                                          qd_cancel *cancel, qd_job_tokens *ret, qd_err *err);
+/* As many tokens as the settings say, all of them 0 and without a hash: for plans without a tokenizer. */
+QD_MUST_CHECK qd_code qd_job_tokens_count(const qd_job_opts *opts, qd_job_tokens *ret, qd_err *err);
 void qd_job_tokens_done(qd_job_tokens *t);
 static inline qd_tokens qd_job_tokens_view(const qd_job_tokens *t)
 {
