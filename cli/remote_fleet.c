@@ -1,6 +1,7 @@
 /* remote_fleet.c -- `quantctl workers`, `drain`, `dlq`, `audit`. */
 #include "cli/cmd.h"
 #include "cli/remote.h"
+#include "gpu/nvml.h"
 #include "jobs/worker.h"
 
 #include <inttypes.h>
@@ -25,6 +26,42 @@ static const char *state_name(Quantd__WorkerState s)
     return (unsigned)s < sizeof names / sizeof names[0] ? names[s] : "-";
 }
 
+static void show_gpu_json(const qd_worker_heartbeat *hb, qd_buf *out)
+{
+    const qd_gpu_state *g = hb->gpu;
+    if (g == NULL) return;
+    qd_buf_str(out, ",\"gpu\":{\"name\":");
+    qd_buf_json_str(out, hb->device_name);
+    qd_buf_printf(
+        out,
+        ",\"uuid\":\"%s\",\"pci\":\"%s\",\"memory_bytes\":%" PRIu64 ",\"memory_free_bytes\":%" PRIu64 ",\"xid\":%u",
+        g->uuid, g->pci, (uint64_t)hb->device_memory_bytes, (uint64_t)hb->device_memory_free_bytes, (unsigned)g->xid);
+    if ((g->known & QD_GPU_KNOWS_TEMPERATURE) != 0)
+        qd_buf_printf(out, ",\"temperature_c\":%u", (unsigned)g->temperature_c);
+    if ((g->known & QD_GPU_KNOWS_ECC) != 0)
+        qd_buf_printf(out, ",\"ecc_uncorrected\":%" PRIu64, (uint64_t)g->ecc_uncorrected);
+    if ((g->known & QD_GPU_KNOWS_THROTTLE) != 0) qd_buf_printf(out, ",\"throttle\":%" PRIu64, (uint64_t)g->throttle);
+    if ((g->known & QD_GPU_KNOWS_NVLINK) != 0) qd_buf_printf(out, ",\"nvlinks\":%u", (unsigned)g->nvlinks);
+    qd_buf_str(out, "}");
+}
+
+/* A second line, of a worker that has one. */
+static void show_gpu(const qd_worker_heartbeat *hb, qd_buf *out)
+{
+    const qd_gpu_state *g = hb->gpu;
+    char throttle[96];
+    if (g == NULL) return;
+    qd_buf_printf(out, "%26s%s  %s  %.1f of %.1f GB free", "", hb->device_name, g->pci,
+                  (double)hb->device_memory_free_bytes * 1e-9, (double)hb->device_memory_bytes * 1e-9);
+    if ((g->known & QD_GPU_KNOWS_TEMPERATURE) != 0) qd_buf_printf(out, "  %u C", (unsigned)g->temperature_c);
+    if ((g->known & QD_GPU_KNOWS_ECC) != 0)
+        qd_buf_printf(out, "  %" PRIu64 " uncorrected ECC errors", (uint64_t)g->ecc_uncorrected);
+    if (g->xid != 0) qd_buf_printf(out, "  XID %u", (unsigned)g->xid);
+    qd_gpu_throttle_text(g->throttle, throttle, sizeof throttle);
+    if (throttle[0] != '\0') qd_buf_printf(out, "  slowed: %s", throttle);
+    qd_buf_str(out, "\n");
+}
+
 static qd_code show_worker(void *ctx, const qd_worker_heartbeat *hb, uint64_t age_ms, qd_err *err)
 {
     fleet *f = ctx;
@@ -39,6 +76,7 @@ static qd_code show_worker(void *ctx, const qd_worker_heartbeat *hb, uint64_t ag
                       (uint64_t)hb->jobs_done, (uint64_t)hb->jobs_failed, (unsigned)hb->node_failures);
         qd_buf_json_str(&f->out, hb->host);
         if (hb->job_id[0] != '\0') qd_buf_printf(&f->out, ",\"job\":\"%s\"", hb->job_id);
+        show_gpu_json(hb, &f->out);
         qd_buf_str(&f->out, ",\"why\":");
         qd_buf_json_str(&f->out, hb->why);
         qd_buf_str(&f->out, "}\n");
@@ -46,6 +84,7 @@ static qd_code show_worker(void *ctx, const qd_worker_heartbeat *hb, uint64_t ag
         qd_buf_printf(&f->out, "%-24s  %-8s  %-5s  %4" PRIu64 " done  %3" PRIu64 " failed  heard %.1f s ago  %s%s\n",
                       hb->id, state, hb->device_class, (uint64_t)hb->jobs_done, (uint64_t)hb->jobs_failed,
                       (double)age_ms * 1e-3, hb->job_id, hb->why);
+        show_gpu(hb, &f->out);
     }
     return qd_remote_print(&f->out, err);
 }

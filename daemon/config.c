@@ -12,6 +12,12 @@ static const qd_conf_key k_keys[] = {
      "This worker's id: letters, digits, - and _. Empty: host name and instance, as in node1-gpu0."},
     {"device", QD_CONF_TEXT, AT(device), "", 0, 0, NULL, false,
      "What it computes on. Empty: the instance's name. This version knows cpu."},
+    {"gpu_health", QD_CONF_TEXT, AT(gpu_health), "", 0, 0, NULL, false,
+     "GPU whose health this worker tells and minds: gpu0 is the first by PCI bus id. Empty: its own device, where that "
+     "is "
+     "a GPU."},
+    {"nvml_library", QD_CONF_TEXT, AT(nvml_library), "libnvidia-ml.so.1", 0, 0, NULL, false,
+     "NVIDIA's management library, which says how a GPU fares."},
     {"threads", QD_CONF_COUNT, AT(threads), "0", 0, 256, NULL, true,
      "Compute threads of a job; 0: one a processor. Output bytes do not depend on it."},
     {"memory", QD_CONF_BYTES, AT(memory_bytes), "192MiB", 32 << 20, 0, NULL, true,

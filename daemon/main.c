@@ -45,6 +45,20 @@ static qd_code check_settings(const qd_settings *s, const char *device, qd_err *
     return QD_OK;
 }
 
+/* -1: none to watch; QD_E_CONFIG for a text that is no GPU. */
+static qd_code watched_gpu(const qd_settings *s, const char *device, long *ret, qd_err *err)
+{
+    const char *gpu = s->gpu_health[0] != '\0' ? s->gpu_health : device;
+    char *end = NULL;
+    *ret = -1;
+    if (strcmp(gpu, "cpu") == 0) return QD_OK;
+    long n = strncmp(gpu, "gpu", 3) == 0 && isdigit((unsigned char)gpu[3]) ? strtol(gpu + 3, &end, 10) : -1;
+    if (n < 0 || n > 1023 || *end != '\0')
+        return qd_fail(err, QD_E_CONFIG, "gpu_health: expected gpu0, gpu1 and so on, found \"%s\"", gpu);
+    *ret = n;
+    return QD_OK;
+}
+
 static const char *or_null(const char *s)
 {
     return s[0] != '\0' ? s : NULL;
@@ -58,8 +72,11 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
     qd_service service = {.settings = s, .log = log, .arena = arena, .options = o};
     qd_bus_nats_config bus;
     char *templates = NULL;
+    qd_gpu_watch *gpu = NULL;
+    long gpu_index = -1;
     qd_code rc = QD_OK;
     QD_TRY(check_settings(s, device, err));
+    QD_TRY(watched_gpu(s, device, &gpu_index, err));
     if (o->check) return QD_OK;
     qd_id_of_host(instance, id);
     if (s->worker[0] != '\0') (void)snprintf(id, sizeof id, "%s", s->worker);
@@ -72,6 +89,8 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for template directories");
         goto out;
     }
+    if (gpu_index >= 0 && qd_gpu_watch_open(s->nvml_library, (unsigned)gpu_index, s->heartbeat_ms, &gpu, err) != QD_OK)
+        qd_log_err(log, QD_LOG_WARN, "the GPU's health is not watched", err);
     bus = qd_nats_settings_config(&s->nats, id);
     QD_TRY(qd_bus_nats_open(&bus, &service.bus, err));
     const qd_worker_opts wo = {.bus = service.bus,
@@ -81,13 +100,15 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
                                .device = device,
                                .device_class = "cpu",
                                .numerics_id = numerics,
-                               .templates = templates};
+                               .templates = templates,
+                               .gpu = gpu};
     QD_TRY(qd_worker_open(&wo, &service.worker, err));
     qd_log_say(log, QD_LOG_INFO, "quantd %s starts: device=%s bus=%s", QD_VERSION, device, s->nats.url);
     QD_TRY(qd_service_run(&service, err));
     qd_log_say(log, QD_LOG_INFO, "stopped");
 out:
     qd_worker_close(service.worker);
+    qd_gpu_watch_close(gpu);
     qd_bus_free(service.bus);
     qd_free(templates);
     return rc;

@@ -15,6 +15,7 @@ enum {
     FETCH_MS = 1000,    /* without a hint */
     FETCH_HINT_MS = 50, /* with one: a job is seen in a lane */
     LEAKS_MS = 60000,
+    GPU_SILENT_MS = 60000, /* a driver that resets a GPU may take a while */
     AWAY_MS = 100,
     AWAY_MS_MIN = 20,
     SWEEP_JITTER_MS = 200,
@@ -40,6 +41,7 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for a worker");
         goto out;
     }
+    w->gpu = o->gpu;
     w->started_ms = qd_unix_ms();
     w->jitter_ms = qd_hash64(w->id, strlen(w->id), 0) % SWEEP_JITTER_MS;
     w->disk.roots = s->output_roots;
@@ -80,13 +82,14 @@ static bool tired(const qd_worker *w)
 
 static bool looks(const qd_worker *w)
 {
-    return w->run.task == NULL && !w->draining && !tired(w);
+    return w->run.task == NULL && !w->draining && !w->unfit && !tired(w);
 }
 
 static Quantd__WorkerState state_of(const qd_worker *w)
 {
     bool busy = w->run.task != NULL;
-    if (w->draining) return busy ? QUANTD__WORKER_STATE__WORKER_DRAINING : QUANTD__WORKER_STATE__WORKER_DRAINED;
+    if (w->draining || w->unfit)
+        return busy ? QUANTD__WORKER_STATE__WORKER_DRAINING : QUANTD__WORKER_STATE__WORKER_DRAINED;
     if (tired(w)) return QUANTD__WORKER_STATE__WORKER_PAUSED;
     return busy ? QUANTD__WORKER_STATE__WORKER_BUSY : QUANTD__WORKER_STATE__WORKER_IDLE;
 }
@@ -111,6 +114,28 @@ static qd_code set_texts(const qd_worker *w, qd_worker_heartbeat *h, const char 
     return w->run.task == NULL ? QD_OK : qd_text_set(&h->job_id, qd_task_record(w->run.task)->id, err);
 }
 
+static qd_code set_gpu(qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
+{
+    qd_gpu_health g;
+    uint64_t age_ms = 0;
+    if (w->gpu == NULL) return QD_OK;
+    qd_gpu_watch_get(w->gpu, &g, &age_ms);
+    h->gpu = qd_gpu_state_new();
+    if (h->gpu == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a heartbeat");
+    h->device_memory_bytes = g.memory_bytes;
+    h->device_memory_free_bytes = g.memory_free_bytes;
+    h->gpu->known = g.known;
+    h->gpu->temperature_c = g.temperature_c;
+    h->gpu->ecc_uncorrected = g.ecc_uncorrected;
+    h->gpu->throttle = g.throttle;
+    h->gpu->xid = g.xid;
+    h->gpu->nvlinks = g.nvlinks;
+    qd_code rc = qd_text_set(&h->device_name, g.name, err);
+    if (rc == QD_OK) rc = qd_text_set(&h->gpu->uuid, g.uuid, err);
+    if (rc == QD_OK) rc = qd_text_set(&h->gpu->pci, g.pci, err);
+    return rc == QD_OK && w->unfit ? qd_text_set(&h->gpu->fault, w->why, err) : rc;
+}
+
 static qd_code heartbeat(qd_worker *w, qd_err *err)
 {
     char host[65] = "";
@@ -133,6 +158,7 @@ static qd_code heartbeat(qd_worker *w, qd_err *err)
     h->node_failures = qd_jobs_node_failures(w->jobs);
     h->heartbeat_ms = (uint32_t)w->settings->heartbeat_ms;
     qd_code rc = set_texts(w, h, host, w->numerics_id, err);
+    if (rc == QD_OK) rc = set_gpu(w, h, err);
     if (rc == QD_OK) rc = qd_jobs_heartbeat(w->jobs, h, err);
     h->progress = NULL;
     qd_msg_free(h);
@@ -237,6 +263,17 @@ static void tell_tired(qd_worker *w)
     w->heartbeat_ms = 0;
 }
 
+static void look_at_gpu(qd_worker *w)
+{
+    char why[sizeof w->why];
+    if (w->gpu == NULL || w->unfit || !qd_gpu_watch_faulty(w->gpu, GPU_SILENT_MS, why, sizeof why)) return;
+    w->unfit = true;
+    (void)snprintf(w->why, sizeof w->why, "%.180s: it takes no more jobs until it is restarted", why);
+    qd_log_say(w->log, QD_LOG_ERROR, "%s", w->why);
+    w->heartbeat_ms = 0;
+    qd_run_stop(w, QD_STOP_DRAIN, why);
+}
+
 static void drain_step(qd_worker *w, bool up, uint64_t now)
 {
     qd_err err = {0};
@@ -260,6 +297,7 @@ void qd_worker_step(qd_worker *w, uint64_t *ret_next_ms)
     qd_run_step(w);
     uint64_t now = qd_worker_now_ms();
     if (qd_worker_up(w)) duties(w, now);
+    look_at_gpu(w);
     tell_tired(w);
     if (qd_worker_up(w) && looks(w)) look_for_job(w, now);
     drain_step(w, qd_worker_up(w), now);
@@ -314,7 +352,7 @@ void qd_worker_status(const qd_worker *w, char *ret, size_t room)
     const qd_progress *p = w->run.child == NULL ? NULL : qd_childproc_result_of(w->run.child)->progress;
     const char *head = w->draining ? "draining, " : w->was_up ? "" : "bus away, ";
     if (w->run.task == NULL) {
-        (void)snprintf(ret, room, "%s%s", head, tired(w) ? w->why : "idle");
+        (void)snprintf(ret, room, "%s%s", head, tired(w) || w->unfit ? w->why : "idle");
         return;
     }
     size_t n = (size_t)snprintf(ret, room, "%sjob %s", head, qd_task_record(w->run.task)->id);

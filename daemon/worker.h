@@ -2,13 +2,17 @@
  *
  * A state machine without threads and without waiting: qd_worker_step() does what is due and says when it is to be
  * called again; the caller waits for that time or for one of the worker's files. Calls of the bus are bounded by its
- * call timeout, and are left out while the bus is known to be away. */
+ * call timeout, and are left out while the bus is known to be away.
+ *
+ * A GPU that is not to be used any more makes it hand its job back and take nothing more; it stays, so that who lists
+ * the workers reads why. */
 #ifndef QD_DAEMON_WORKER_H
 #define QD_DAEMON_WORKER_H
 
 #include "base/log.h"
 #include "bus/bus.h"
 #include "daemon/config.h"
+#include "daemon/gpu_watch.h"
 
 typedef struct qd_worker qd_worker;
 
@@ -18,6 +22,7 @@ typedef struct qd_worker_opts {
     qd_log *log;
     const char *id, *device, *device_class, *numerics_id, *templates; /* copied */
     const char *program;                                              /* of the child; NULL: this one */
+    qd_gpu_watch *gpu; /* of the device; must outlive the worker. NULL: none to watch */
 } qd_worker_opts;
 
 /* bus, settings and log must outlive it. */

@@ -48,6 +48,8 @@ struct qd_worker {
     qd_jobs_disk disk_ops;
     qd_jobs *jobs;
     qd_job_run run;
+    qd_gpu_watch *gpu; /* lent; NULL: none */
+    bool unfit;        /* the GPU is not to be used any more */
     bool lanes_open, draining, ordered, over, was_up, was_tired;
     char why[256];
     uint64_t started_ms, heartbeat_ms, sweep_ms, leaks_ms, order_ms, fetch_ms, pump_ms, drained_ms, jitter_ms;

@@ -32,6 +32,7 @@
     X(qd_report_summary, Quantd__ReportSummary, quantd__report_summary__descriptor)       \
     X(qd_job_record, Quantd__JobRecord, quantd__job_record__descriptor)                   \
     X(qd_lease, Quantd__Lease, quantd__lease__descriptor)                                 \
+    X(qd_gpu_state, Quantd__GpuState, quantd__gpu_state__descriptor)                      \
     X(qd_worker_heartbeat, Quantd__WorkerHeartbeat, quantd__worker_heartbeat__descriptor) \
     X(qd_worker_order, Quantd__WorkerOrder, quantd__worker_order__descriptor)             \
     X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)               \

@@ -99,6 +99,11 @@ static const qd_rule lease[] = {
     NEED(qd_lease, worker, ID),
     NEED(qd_lease, epoch, MAX, UINT32_MAX),
 };
+static const qd_rule gpu_state[] = {
+    MAY(qd_gpu_state, uuid, WORD, 96),
+    MAY(qd_gpu_state, pci, WORD, 32),
+    MAY(qd_gpu_state, fault, TEXT, ERROR_TEXT_MAX),
+};
 static const qd_rule worker_heartbeat[] = {
     NEED(qd_worker_heartbeat, id, ID),
     MAY(qd_worker_heartbeat, host, LINE, 256),
@@ -203,6 +208,7 @@ static const qd_rules all[] = {
     RULES(progress, progress),
     RULES(report_summary, report_summary),
     RULES(lease, lease),
+    RULES(gpu_state, gpu_state),
     RULES(worker_heartbeat, worker_heartbeat),
     RULES(worker_order, worker_order),
     RULES(reservation, reservation),
