@@ -248,7 +248,8 @@ static qd_code open_parts(qd_backend_bus *b, qd_err *err)
     b->models = qd_registry_new(roots);
     b->templates = qd_shelf_new(c->templates == NULL ? "" : c->templates);
     b->pins = qd_pins_new();
-    if (b->keys == NULL || b->models == NULL || b->templates == NULL || b->pins == NULL) {
+    b->fleet = qd_fleet_new();
+    if (b->fleet == NULL || b->keys == NULL || b->models == NULL || b->templates == NULL || b->pins == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the backend");
         goto out;
     }
@@ -293,6 +294,7 @@ void qd_backend_close(qd_backend *backend)
     qd_registry_free(b->models);
     qd_shelf_free(b->templates);
     qd_pins_free(b->pins);
+    qd_fleet_free(b->fleet);
     (void)pthread_mutex_destroy(&b->lock);
     explicit_bzero(&b->seal, sizeof b->seal);
     qd_free(b);
@@ -329,6 +331,11 @@ qd_code qd_backend_health(qd_backend *backend, qd_err *err)
     if (rc != QD_OK && err != NULL) *err = b->health;
     (void)pthread_mutex_unlock(&b->lock);
     return rc;
+}
+
+void qd_backend_metrics(qd_backend *backend, qd_buf *ret)
+{
+    qd_fleet_show(of(backend->ctx)->fleet, ret);
 }
 
 void qd_backend_state_get(qd_backend *backend, qd_backend_state *ret)

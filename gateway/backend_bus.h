@@ -52,6 +52,8 @@ typedef struct qd_backend_state {
 
 /* Cheap; any thread. */
 void qd_backend_state_get(qd_backend *b, qd_backend_state *ret);
+/* Appends what is known of workers and their GPUs; cheap, any thread. */
+void qd_backend_metrics(qd_backend *b, qd_buf *ret);
 /* QD_OK, or what stops it for good (streams that are not what they should be, refused credentials). */
 QD_MUST_CHECK qd_code qd_backend_health(qd_backend *b, qd_err *err);
 

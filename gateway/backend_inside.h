@@ -6,6 +6,7 @@
 #include "catalog/model_registry.h"
 #include "gateway/backend_bus.h"
 #include "gateway/compress.h"
+#include "gateway/fleet.h"
 #include "gateway/index.h"
 #include "gateway/keys.h"
 #include "jobs/jobs.h"
@@ -42,6 +43,7 @@ typedef struct qd_backend_bus {
     qd_pins *pins;
     qd_callers *callers;
     qd_follow *follow;
+    qd_fleet *fleet;
     qd_limits limits;
     pthread_mutex_t lock; /* of health */
     qd_err health;        /* code QD_OK: well */

@@ -17,8 +17,9 @@ enum {
     WAIT_MS = 200,
     WAIT_US_WITHOUT_FD = 2000,
     AGAIN_MS = 500,
-    REFUSED_MAX = 10,     /* in a row; then it is for good */
-    CLEAN_MS = 600 * 1000 /* leftovers are looked for so often */
+    REFUSED_MAX = 10,      /* in a row; then it is for good */
+    CLEAN_MS = 600 * 1000, /* leftovers are looked for so often */
+    FLEET_MS = 5000        /* workers are asked after so often */
 };
 
 typedef struct follower_feed {
@@ -36,7 +37,7 @@ struct qd_follow {
     bool provisioned;
     follower_feed access, jobs;
     uint32_t refused;
-    uint64_t clean_ms;
+    uint64_t clean_ms, fleet_ms;
     size_t n_problems;
 };
 
@@ -211,6 +212,14 @@ static void clean(qd_follow *f)
     f->n_problems = n;
 }
 
+static qd_code count_workers(qd_follow *f, qd_err *err)
+{
+    uint64_t now = qd_mono_ns() / 1000000;
+    if (now < f->fleet_ms) return QD_OK;
+    f->fleet_ms = now + FLEET_MS;
+    return qd_fleet_refresh(f->b->fleet, f->bus, now, err);
+}
+
 /* Until there is something to be read, or a while. */
 static void wait_for(qd_follow *f)
 {
@@ -234,7 +243,10 @@ static void *run(void *arg)
         if (rc == QD_OK) rc = pump(f, &f->access, &any, &err);
         if (rc == QD_OK && !atomic_load(&f->b->index_broken)) rc = pump(f, &f->jobs, &any, &err);
         atomic_store(&f->b->synced, f->access.synced && f->jobs.synced);
-        if (rc == QD_OK && f->access.synced && f->jobs.synced) clean(f);
+        if (rc == QD_OK && f->access.synced && f->jobs.synced) {
+            clean(f);
+            rc = count_workers(f, &err);
+        }
         f->refused = rc == QD_E_REFUSED ? f->refused + 1 : 0;
         if (rc == QD_E_CONFIG || f->refused > REFUSED_MAX) {
             qd_backend_fail(f->b, &err);

@@ -105,6 +105,7 @@ static void show_metrics(void *ctx, qd_buf *ret)
     qd_metric(ret, "quant_gateway_models", "gauge", "Models known.", b.models);
     qd_metric(ret, "quant_gateway_files", "gauge", "Uploaded files known.", b.files);
     qd_metric(ret, "quant_gateway_keys", "gauge", "API keys known.", b.keys);
+    qd_backend_metrics(g->backend, ret);
 }
 
 static qd_code open_parts(gateway *g, qd_err *err)
