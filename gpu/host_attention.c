@@ -14,9 +14,9 @@ QD_VEC static float scale_row(float *s, uint64_t n, float scale, bool bf16)
     float top[QD_VEC_LANES];
     uint64_t i = 0;
     if (bf16)
-        for (uint64_t j = 0; j < n; j++) s[j] = qd_round_bf16(qd_round_bf16(s[j]) * scale);
+        for (uint64_t j = 0; j < n; j++) s[j] = qd_score(s[j], scale, 1);
     else
-        for (uint64_t j = 0; j < n; j++) s[j] *= scale;
+        for (uint64_t j = 0; j < n; j++) s[j] = qd_score(s[j], scale, 0);
     for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[0];
     for (; i + QD_VEC_LANES <= n; i += QD_VEC_LANES)
         for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[i + (uint64_t)k] > top[k] ? s[i + (uint64_t)k] : top[k];

@@ -1,7 +1,7 @@
 #include "gpu/host_blocks.h"
 
 #include "gpu/host_vec.h"
-#include "gpu/kernels.h"
+#include "gpu/nvfp4.h"
 
 enum {
     BLOCK = QD_NVFP4_BLOCK
@@ -22,17 +22,8 @@ QD_VEC void qd_host_block_amax(const float *x, uint64_t n_blocks, uint32_t *ret_
 /* One block v to NVFP4 and back; bits: its largest magnitude. */
 QD_INLINE void fake_quant(float gs, uint32_t bits, const float *v, float *to)
 {
-    float amax = qd_bits_f32(bits) * gs;
-    float s = amax > 0.0f ? qd_e4m3_to_f32((uint8_t)qd_nvfp4_scale_code(amax / 6.0f)) : 0.125f, rcp = 1.0f / s;
-    for (int i = 0; i < BLOCK; i++) {
-        float t = fabsf(v[i]) * gs * rcp;
-        t = t < QD_E2M1_MAX ? t : QD_E2M1_MAX;
-        uint32_t e = qd_f32_bits(t) & 0x7f800000u; /* as qd_e2m1_round() */
-        e = e < 0x3f800000u ? 0x3f800000u : e;
-        float big = qd_bits_f32(e + (22u << 23));
-        float r = ((t + big) - big) * s / gs;
-        to[i] = v[i] < 0.0f ? -r : r;
-    }
+    float s = qd_fake_scale(gs, bits), rcp = 1.0f / s;
+    for (int i = 0; i < BLOCK; i++) to[i] = qd_fake_element(v[i], gs, s, rcp);
 }
 
 QD_VEC void qd_host_fake_quant(float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y)

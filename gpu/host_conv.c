@@ -12,13 +12,10 @@ QD_VEC static void conv_row(const float *x, uint64_t ldx, uint64_t first, uint64
         for (uint64_t c = 0; c < n; c++) y[c] += w[c * taps + j] * row[c];
     }
     if (!bf16) {
-        for (uint64_t c = 0; c < n; c++) y[c] = y[c] * qd_sigmoid(y[c]);
+        for (uint64_t c = 0; c < n; c++) y[c] = qd_conv_end(y[c], 0);
         return;
     }
-    for (uint64_t c = 0; c < n; c++) {
-        float v = qd_round_bf16(y[c]);
-        y[c] = qd_round_bf16(v * qd_sigmoid(v));
-    }
+    for (uint64_t c = 0; c < n; c++) y[c] = qd_conv_end(y[c], 1);
 }
 
 void qd_host_conv_silu(const qd_lane *l, const float *x, uint64_t ldx, uint64_t rows, uint64_t n, const float *w,

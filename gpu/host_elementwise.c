@@ -71,12 +71,12 @@ void qd_host_add(const qd_lane *l, float *x, uint64_t ldx, const float *y, uint6
 
 QD_VEC static void silu_mul_row(float *g, const float *u, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) g[i] = g[i] * qd_sigmoid(g[i]) * u[i];
+    for (uint64_t i = 0; i < n; i++) g[i] = qd_silu_mul(g[i], u[i], 0);
 }
 
 QD_VEC static void silu_mul_round_row(float *g, const float *u, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) g[i] = qd_round_bf16(qd_round_bf16(g[i] * qd_sigmoid(g[i])) * u[i]);
+    for (uint64_t i = 0; i < n; i++) g[i] = qd_silu_mul(g[i], u[i], 1);
 }
 
 void qd_host_silu_mul(const qd_lane *l, float *g, uint64_t ldg, const float *u, uint64_t ldu, uint64_t rows, uint64_t n)
@@ -92,9 +92,9 @@ void qd_host_silu_mul(const qd_lane *l, float *g, uint64_t ldg, const float *u, 
 QD_VEC static void gate_row(float *x, const float *gate, uint64_t n, bool bf16)
 {
     if (bf16)
-        for (uint64_t i = 0; i < n; i++) x[i] = qd_round_bf16(x[i] * qd_round_bf16(qd_sigmoid(gate[i])));
+        for (uint64_t i = 0; i < n; i++) x[i] = qd_gated(x[i], gate[i], 1);
     else
-        for (uint64_t i = 0; i < n; i++) x[i] *= qd_sigmoid(gate[i]);
+        for (uint64_t i = 0; i < n; i++) x[i] = qd_gated(x[i], gate[i], 0);
 }
 
 void qd_host_gate(const qd_lane *l, float *x, uint64_t ldx, const float *gate, uint64_t ldg, uint64_t rows,
@@ -126,15 +126,15 @@ QD_VEC static void rope_head(float *a, float *b, const float *cos, const float *
     if (!bf16) {
         for (uint64_t j = 0; j < half; j++) {
             float x = a[j], y = b[j];
-            a[j] = x * cos[j] - y * sin[j];
-            b[j] = y * cos[j] + x * sin[j];
+            a[j] = qd_rope_a(x, y, cos[j], sin[j], 0);
+            b[j] = qd_rope_b(x, y, cos[j], sin[j], 0);
         }
         return;
     }
-    for (uint64_t j = 0; j < half; j++) { /* each product is a BF16 tensor of its own */
+    for (uint64_t j = 0; j < half; j++) {
         float x = a[j], y = b[j];
-        a[j] = qd_round_bf16(qd_round_bf16(x * cos[j]) - qd_round_bf16(y * sin[j]));
-        b[j] = qd_round_bf16(qd_round_bf16(y * cos[j]) + qd_round_bf16(x * sin[j]));
+        a[j] = qd_rope_a(x, y, cos[j], sin[j], 1);
+        b[j] = qd_rope_b(x, y, cos[j], sin[j], 1);
     }
 }
 

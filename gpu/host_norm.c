@@ -15,17 +15,17 @@ QD_VEC static float inverse_rms(const float *x, uint64_t n, float eps)
 QD_VEC static void scale_plain(const float *x, float f, const float *w, uint64_t n, float *y, bool bf16)
 {
     if (bf16)
-        for (uint64_t i = 0; i < n; i++) y[i] = qd_round_bf16(w[i] * qd_round_bf16(x[i] * f));
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_plain(x[i], f, w[i], 1);
     else
-        for (uint64_t i = 0; i < n; i++) y[i] = w[i] * (x[i] * f);
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_plain(x[i], f, w[i], 0);
 }
 
 QD_VEC static void scale_plus_one(const float *x, float f, const float *w, uint64_t n, float *y, bool bf16)
 {
     if (bf16)
-        for (uint64_t i = 0; i < n; i++) y[i] = qd_round_bf16(x[i] * f * (1.0f + w[i]));
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_plus_one(x[i], f, w[i], 1);
     else
-        for (uint64_t i = 0; i < n; i++) y[i] = x[i] * f * (1.0f + w[i]);
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_plus_one(x[i], f, w[i], 0);
 }
 
 void qd_host_rms_norm(const qd_lane *l, const float *x, uint64_t ldx, uint64_t rows, uint64_t n_heads, uint64_t head_x,
@@ -46,10 +46,9 @@ QD_VEC static void scale_gated(const float *x, float f, const float *w, const fl
                                bool bf16)
 {
     if (bf16)
-        for (uint64_t i = 0; i < n; i++)
-            y[i] = qd_round_bf16(qd_round_bf16(w[i] * qd_round_bf16(x[i] * f)) * (gate[i] * qd_sigmoid(gate[i])));
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_gated(x[i], f, w[i], gate[i], 1);
     else
-        for (uint64_t i = 0; i < n; i++) y[i] = w[i] * (x[i] * f) * (gate[i] * qd_sigmoid(gate[i]));
+        for (uint64_t i = 0; i < n; i++) y[i] = qd_norm_gated(x[i], f, w[i], gate[i], 0);
 }
 
 void qd_host_gated_norm(const qd_lane *l, const float *x, const float *gate, uint64_t ldg, uint64_t rows,

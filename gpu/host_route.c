@@ -20,9 +20,9 @@ void qd_host_gather(const float *x, uint64_t ldx, const uint32_t *index, uint64_
 QD_VEC static void add_weighted(float *x, const float *y, float w, uint64_t n, bool bf16)
 {
     if (bf16)
-        for (uint64_t i = 0; i < n; i++) x[i] = qd_round_bf16(x[i] + qd_round_bf16(y[i] * w));
+        for (uint64_t i = 0; i < n; i++) x[i] = qd_add_weighted(x[i], y[i], w, 1);
     else
-        for (uint64_t i = 0; i < n; i++) x[i] += y[i] * w;
+        for (uint64_t i = 0; i < n; i++) x[i] = qd_add_weighted(x[i], y[i], w, 0);
 }
 
 void qd_host_scatter_add(const qd_lane *l, const float *y, const uint32_t *index, const float *weight, uint64_t rows,
@@ -31,41 +31,10 @@ void qd_host_scatter_add(const qd_lane *l, const float *y, const uint32_t *index
     for (uint64_t r = 0; r < rows; r++) add_weighted(x + index[r] * ldx, y + r * n, weight[r], n, l->bf16);
 }
 
-/* The largest logit that is not taken yet; -1 where there is none. NaN counts as least. */
-static int64_t best_left(const float *logits, uint32_t n, const uint32_t *taken, uint32_t n_taken)
-{
-    int64_t best = -1;
-    for (uint32_t e = 0; e < n; e++) {
-        bool skip = false;
-        for (uint32_t k = 0; k < n_taken; k++) skip = skip || taken[k] == e;
-        if (!skip && (best < 0 || logits[e] > logits[best] || (logits[best] != logits[best] && logits[e] == logits[e])))
-            best = e;
-    }
-    return best;
-}
-
-static void route_row(const float *logits, uint32_t n, uint32_t top_k, bool normalize, bool rounded, uint32_t *index,
-                      float *weight, float *margin)
-{
-    for (uint32_t k = 0; k < top_k; k++) index[k] = (uint32_t)best_left(logits, n, index, k);
-    float top = logits[index[0]], sum = 0, taken = 0;
-    for (uint32_t e = 0; e < n; e++) sum += qd_exp(logits[e] - top);
-    for (uint32_t k = 0; k < top_k; k++) {
-        weight[k] = qd_exp(logits[index[k]] - top) / sum;
-        taken += weight[k];
-    }
-    int64_t next = top_k < n ? best_left(logits, n, index, top_k) : -1;
-    *margin = next < 0 ? 1.0f : weight[top_k - 1] - qd_exp(logits[next] - top) / sum;
-    for (uint32_t k = 0; k < top_k; k++) {
-        if (normalize) weight[k] /= taken;
-        if (rounded) weight[k] = qd_round_bf16(weight[k]);
-    }
-}
-
 void qd_host_route(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,
                    bool normalize, bool round_weights, uint32_t *index, float *weight, float *margin)
 {
     for (uint64_t r = 0; r < rows; r++)
-        route_row(logits + r * n_experts, n_experts, top_k, normalize, round_weights && l->bf16, index + r * top_k,
-                  weight + r * top_k, margin + r);
+        qd_route_row(logits + r * n_experts, n_experts, top_k, normalize, round_weights && l->bf16, index + r * top_k,
+                     weight + r * top_k, margin + r);
 }
