@@ -10,6 +10,7 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #define QD_DEVICE                     __device__ static inline
+#define QD_UNROLL                     _Pragma("unroll")
 #define QD_KERNEL(name, type)         extern "C" __global__ void name(const type a)
 #define QD_KERNEL_DECLARE(name, type) extern "C" __global__ void name(const type a)
 #define QD_LAUNCH(name, grid, block, stream, args) \
@@ -17,6 +18,7 @@
 #else
 #include "tests/shim/cuda_shim.h"
 #define QD_DEVICE static inline
+#define QD_UNROLL
 /* Here the symbol takes the address of the structure. */
 #define QD_KERNEL(name, type)                 \
     static void name##_thread(const type a);  \
@@ -27,7 +29,7 @@
     static void name##_thread(const type a)
 #define QD_KERNEL_DECLARE(name, type) void name(const void *params)
 #define QD_LAUNCH(name, grid, block, stream, args) \
-    ((void)(stream), shim_launch((name), (args), sizeof *(args), shim_dim(grid), shim_dim(block)))
+    shim_launch_on((stream), (name), (args), sizeof *(args), shim_dim(grid), shim_dim(block))
 #endif
 
 #endif

@@ -334,3 +334,12 @@ int shim_launch(void (*kernel)(const void *params), const void *params, size_t b
     free(copy);
     return 0;
 }
+
+int (*shim_stream_launch)(void *, void (*)(const void *), const void *, size_t, dim3, dim3);
+
+int shim_launch_on(void *stream, void (*kernel)(const void *params), const void *params, size_t bytes, dim3 grid,
+                   dim3 block)
+{
+    if (shim_stream_launch == NULL) return shim_launch(kernel, params, bytes, grid, block);
+    return takes(grid, block) ? shim_stream_launch(stream, kernel, params, bytes, grid, block) : 9;
+}

@@ -47,6 +47,13 @@ static inline dim3 shim_dim(uint64_t x)
  * grid or block that no GPU takes. */
 int shim_launch(void (*kernel)(const void *params), const void *params, size_t bytes, dim3 grid, dim3 block);
 
+/* The same on a stream. A double of the CUDA runtime takes it over by setting shim_stream_launch; without one the
+ * kernel runs at once. */
+extern int (*shim_stream_launch)(void *stream, void (*kernel)(const void *params), const void *params, size_t bytes,
+                                 dim3 grid, dim3 block);
+int shim_launch_on(void *stream, void (*kernel)(const void *params), const void *params, size_t bytes, dim3 grid,
+                   dim3 block);
+
 /* The operations below are for kernels. */
 void shim_block_barrier(void);
 
