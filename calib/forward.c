@@ -264,6 +264,7 @@ static void close_run(run *r)
     qd_single_done(&r->norm);
     qd_single_done(&r->head);
     qd_activations_done(&r->acts);
+    qd_activations_done(&r->pass.kept);
     qd_free(r->angles);
 }
 
@@ -308,12 +309,29 @@ out:
 
 struct qd_stream {
     run r;
+    qd_stage last; /* that ran; what o or down read of its layer is kept */
+    uint64_t last_layer;
     qd_forward_opts opts;
     qd_forward_hooks hooks;
     qd_stream *other; /* whose logits are seen beside this one's */
     qd_logits_pair_fn fn;
     void *fn_ctx;
 };
+
+static qd_code open_kept(run *r, qd_err *err)
+{
+    const qd_model_config *m = &r->x->config;
+    uint64_t rows = r->t->starts[r->t->n_seqs], cols = qd_max_u64(m->n_heads * m->head_dim, m->intermediate);
+    if (rows * cols * sizeof(uint16_t) > r->o->memory_bytes) return QD_OK;
+    return qd_activations_open(QD_BF16, rows, cols, r->o->memory_bytes, NULL, &r->pass.kept, err);
+}
+
+/* Whether the stage ends with an input that the next one begins with. */
+static bool keeps(const qd_pass *p, const qd_layer *layer, qd_stage stage)
+{
+    if (p->kept.data == NULL) return false;
+    return stage == QD_STAGE_MIXER_OUT ? !layer->kind.linear_attention : stage == QD_STAGE_MLP_DOWN && !layer->kind.moe;
+}
 
 qd_code qd_stream_open(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                        const qd_forward_hooks *hooks, qd_stream **ret, qd_err *err)
@@ -324,6 +342,7 @@ qd_code qd_stream_open(const qd_model_index *x, const qd_tokens *t, const qd_for
     s->opts = *opts;
     s->hooks = *hooks;
     QD_TRY(open_run(&s->r, x, t, &s->opts, &s->hooks, err));
+    if (s->opts.keep_inputs) QD_TRY(open_kept(&s->r, err));
     QD_TRY(qd_tiles_run(&s->r.tiles, embed_tile, &s->r, progress, &s->r, err));
     *ret = s;
     s = NULL;
@@ -341,11 +360,18 @@ void qd_stream_free(qd_stream *s)
 
 qd_code qd_stream_run(qd_stream *s, const qd_layer *layer, qd_stage stage, qd_err *err)
 {
+    qd_pass *p = &s->r.pass;
+    qd_stage before = stage == QD_STAGE_MLP_IN ? QD_STAGE_MIXER_OUT : QD_STAGE_MLP_DOWN;
+    p->resumes = (stage == QD_STAGE_MLP_IN || stage == QD_STAGE_MLP) && s->last == before &&
+                 s->last_layer == layer->number && keeps(p, layer, before);
+    p->keeps = keeps(p, layer, stage);
+    s->last = stage;
+    s->last_layer = layer->number;
     s->r.layer = layer->number;
-    s->r.pass.layer = layer;
-    s->r.pass.stage = stage;
+    p->layer = layer;
+    p->stage = stage;
     qd_code rc = qd_tiles_run(&s->r.tiles, layer_tile, &s->r, progress, &s->r, err);
-    s->r.pass.layer = NULL;
+    p->layer = NULL;
     return rc;
 }
 

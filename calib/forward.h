@@ -92,6 +92,8 @@ typedef struct qd_forward_opts {
     uint64_t memory_bytes; /* for activations: more than that goes to a file in spill_dir; 0: 1 GiB */
     const char *spill_dir; /* NULL: $TMPDIR or /tmp */
     qd_cancel *cancel;     /* may be NULL */
+    bool keep_inputs;      /* of qd_stream_run(): what o and down read stays from the stage that ends there to the next,
+                              where that is no more than memory_bytes: the mixer and the MLP run once, not twice */
 } qd_forward_opts;
 
 typedef struct qd_forward_stats {

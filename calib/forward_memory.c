@@ -36,7 +36,7 @@ static uint64_t attention_bytes(const qd_model_config *m, uint64_t rows, bool se
 {
     uint64_t o = m->n_heads * m->head_dim, q = o * (m->attention_gate ? 2 : 1), kv = m->n_kv_heads * m->head_dim;
     return rows * F * (q + 2 * kv + o + (sees ? m->hidden + o : 0)) +
-           qd_max_u64(QUERIES * rows * F, linear_bytes(qd_max_u64(m->hidden, o)));
+           qd_max_u64(QUERIES * rows * (F + 2) + rows * 3 * (m->head_dim + 64), linear_bytes(qd_max_u64(m->hidden, o)));
 }
 
 static uint64_t delta_bytes(const qd_model_config *m, uint64_t rows, bool sees)

@@ -58,6 +58,11 @@ qd_code qd_attention_run(const qd_step *s, const float *h, float *y, qd_err *err
     float *q = NULL, *k = NULL, *v = NULL, *out = NULL;
     const float *in = NULL;
     qd_code rc = QD_OK;
+    if (s->p->resumes) {
+        QD_TRY(qd_step_kept(s, 0, rows, o, &in, err));
+        QD_TRY(lane->ops->linear(lane, in, rows, o, &w[QD_O], y, m->hidden, err));
+        goto out;
+    }
     QD_TRY(qd_scratch_take(&lane->scratch, rows, q_cols, &q, err));
     QD_TRY(qd_scratch_take(&lane->scratch, rows, kv, &k, err));
     QD_TRY(qd_scratch_take(&lane->scratch, rows, kv, &v, err));
@@ -69,6 +74,7 @@ qd_code qd_attention_run(const qd_step *s, const float *h, float *y, qd_err *err
     QD_TRY(lane->ops->linear(lane, in, rows, m->hidden, &w[QD_V], v, kv, err));
     QD_TRY(attend(s, q, q_cols, q_head, k, v, out, err));
     QD_TRY(qd_step_see(s, QD_SITE_ATTN_OUT, -1, out, rows, o, &in, err));
+    if (s->p->keeps) qd_step_keep(s, 0, in, rows, o);
     if (qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
     QD_TRY(lane->ops->linear(lane, in, rows, o, &w[QD_O], y, m->hidden, err));
 out:

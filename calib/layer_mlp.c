@@ -4,7 +4,9 @@
 
 #include <string.h>
 
-static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t m, float *y, qd_err *err)
+/* row: of the tile; used where inputs are kept, which is not so for experts. */
+static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t row, uint64_t m, float *y,
+                            qd_err *err)
 {
     qd_lane *l = s->lane;
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
@@ -12,6 +14,11 @@ static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h
     float *g = NULL, *u = NULL;
     const float *in = NULL;
     qd_code rc = QD_OK;
+    if (s->p->resumes && s->p->stage == QD_STAGE_MLP) {
+        QD_TRY(qd_step_kept(s, row, m, inter, &in, err));
+        QD_TRY(l->ops->linear(l, in, m, inter, w->down, y, hidden, err));
+        goto out;
+    }
     QD_TRY(qd_scratch_take(&l->scratch, m, inter, &g, err));
     QD_TRY(qd_scratch_take(&l->scratch, m, inter, &u, err));
     QD_TRY(qd_step_see(s, w->in, w->expert, h, m, hidden, &in, err));
@@ -21,6 +28,7 @@ static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h
     l->ops->silu_mul(l, g, inter, u, inter, m, inter);
     QD_TRY(qd_lane_tick(l, err));
     QD_TRY(qd_step_see(s, w->out, w->expert, g, m, inter, &in, err));
+    if (s->p->keeps) qd_step_keep(s, row, in, m, inter);
     if (qd_step_ends(s, QD_STAGE_MLP_DOWN)) goto out;
     QD_TRY(l->ops->linear(l, in, m, inter, w->down, y, hidden, err));
 out:
@@ -32,7 +40,7 @@ qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const float *h, uint
 {
     uint64_t hidden = s->p->m->hidden;
     for (uint64_t r = 0; r < m; r += QD_MLP_ROWS) {
-        qd_code rc = swiglu_piece(s, w, h + r * hidden, qd_min_u64(QD_MLP_ROWS, m - r), y + r * hidden, err);
+        qd_code rc = swiglu_piece(s, w, h + r * hidden, r, qd_min_u64(QD_MLP_ROWS, m - r), y + r * hidden, err);
         if (rc != QD_OK) return rc;
     }
     return QD_OK;

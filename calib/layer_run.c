@@ -26,6 +26,24 @@ qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const f
     return rc == QD_OK ? qd_lane_tick(s->lane, err) : rc;
 }
 
+void qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols)
+{
+    const qd_activations *a = &s->p->kept;
+    for (uint64_t r = 0; r < rows; r++)
+        s->lane->ops->store(a->dtype, x + r * cols, cols, qd_activations_row(a, s->tile->first_row + row + r));
+}
+
+qd_code qd_step_kept(const qd_step *s, uint64_t row, uint64_t rows, uint64_t cols, const float **ret, qd_err *err)
+{
+    const qd_activations *a = &s->p->kept;
+    float *x = NULL;
+    qd_code rc = qd_scratch_take(&s->lane->scratch, rows, cols, &x, err);
+    for (uint64_t r = 0; rc == QD_OK && r < rows; r++)
+        s->lane->ops->load(a->dtype, qd_activations_row(a, s->tile->first_row + row + r), cols, x + r * cols);
+    *ret = x;
+    return rc == QD_OK ? qd_lane_tick(s->lane, err) : rc;
+}
+
 /* A long sequence is a large tile: a pass over its hidden vectors, in fresh memory, takes tens of milliseconds. */
 static qd_code norm(const qd_step *s, qd_slot slot, float *h, qd_err *err)
 {
@@ -47,12 +65,12 @@ qd_code qd_layer_run(const qd_step *s, qd_err *err)
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &h, err));
     QD_TRY(qd_scratch_take(scratch, rows, m->hidden, &y, err));
     if (s->p->stage != QD_STAGE_MLP_DOWN && s->p->stage != QD_STAGE_MLP) {
-        QD_TRY(norm(s, QD_IN_NORM, h, err));
+        if (!s->p->resumes) QD_TRY(norm(s, QD_IN_NORM, h, err));
         QD_TRY(kind->linear_attention ? qd_delta_run(s, h, y, err) : qd_attention_run(s, h, y, err));
         if (qd_step_ends(s, QD_STAGE_MIXER_IN) || qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
         s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);
     }
-    QD_TRY(norm(s, QD_POST_NORM, h, err));
+    if (!s->p->resumes || s->p->stage != QD_STAGE_MLP) QD_TRY(norm(s, QD_POST_NORM, h, err));
     QD_TRY(kind->moe ? qd_moe_run(s, h, y, err) : qd_mlp_run(s, h, y, err));
     if (qd_step_ends(s, QD_STAGE_MLP_IN) || qd_step_ends(s, QD_STAGE_MLP_DOWN)) goto out;
     s->lane->ops->add(s->lane, s->x, m->hidden, y, m->hidden, rows, m->hidden);

@@ -2,6 +2,7 @@
 #ifndef QD_CALIB_LAYER_RUN_H
 #define QD_CALIB_LAYER_RUN_H
 
+#include "calib/activations.h"
 #include "calib/forward.h"
 
 enum {
@@ -25,6 +26,9 @@ typedef struct qd_pass {
     bool all_experts;
     qd_stage stage;
     const qd_forward_hooks *hooks;
+    /* What o, and what down read, as the stage before saw it: BF16, at most `cols` a row; no data: it is not kept. */
+    qd_activations kept;
+    bool keeps, resumes; /* this stage ends with such an input; it begins with it */
 } qd_pass;
 
 /* One tile in one thread. x: [n_rows][hidden]. */
@@ -55,6 +59,10 @@ QD_MUST_CHECK qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const 
 /* The values that linears read: x, or what the hook put in its place. Lives as long as the caller's scratch mark. */
 QD_MUST_CHECK qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows,
                                   uint64_t cols, const float **ret, qd_err *err);
+/* rows x cols from row `row` of the tile on: x to the pass's kept inputs, or back from them. */
+void qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols);
+QD_MUST_CHECK qd_code qd_step_kept(const qd_step *s, uint64_t row, uint64_t rows, uint64_t cols, const float **ret,
+                                   qd_err *err);
 /* The stage is over once this much has been seen. */
 static inline bool qd_step_ends(const qd_step *s, qd_stage at)
 {

@@ -83,21 +83,37 @@ static void step(qd_hessian *h, uint64_t t, uint64_t steps)
     (void)pthread_mutex_unlock(&h->lock);
 }
 
-qd_code qd_hessian_add(qd_hessian *h, qd_lane *lane, const float *x, uint64_t ld, uint64_t rows, uint64_t turn,
-                       uint64_t steps, qd_err *err)
+/* At most QD_GRAM_ROWS rows. */
+static qd_code add_rows(qd_hessian *h, qd_lane *lane, const float *x, uint64_t ld, uint64_t rows, uint64_t turn,
+                        uint64_t steps, qd_err *err)
 {
+    qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    qd_gram g;
     qd_code rc = QD_OK;
+    QD_TRY(lane->ops->gram_begin(lane, x, ld, rows, h->n, &g, err));
     for (uint64_t i = 0, t = 0; i < h->n_tiles; i++) {
         for (uint64_t j = 0; j <= i; j++, t++) {
             uint64_t m = qd_min_u64(TILE, h->n - i * TILE), n = qd_min_u64(TILE, h->n - j * TILE);
             QD_TRY(wait_turn(h, t, turn, lane->cancel, err));
-            QD_TRY(lane->ops->gemm_at(lane, m, n, rows, x + i * TILE, ld, x + j * TILE, ld, h->tile[t], TILE, err));
+            QD_TRY(lane->ops->gram(lane, &g, i * TILE, m, j * TILE, n, h->tile[t], TILE, err));
             if (steps != 0) step(h, t, steps);
         }
         QD_TRY(qd_lane_tick(lane, err));
     }
 out:
+    qd_scratch_back(&lane->scratch, mark);
     return rc;
+}
+
+qd_code qd_hessian_add(qd_hessian *h, qd_lane *lane, const float *x, uint64_t ld, uint64_t rows, uint64_t turn,
+                       uint64_t steps, qd_err *err)
+{
+    for (uint64_t r = 0; r < rows; r += QD_GRAM_ROWS) {
+        uint64_t n = qd_min_u64(QD_GRAM_ROWS, rows - r);
+        qd_code rc = add_rows(h, lane, x + r * ld, ld, n, turn, r + n == rows ? steps : 0, err);
+        if (rc != QD_OK) return rc;
+    }
+    return QD_OK;
 }
 
 qd_code qd_hessian_pass(qd_hessian *h, qd_cancel *cancel, uint64_t turn, qd_err *err)

@@ -215,7 +215,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     bool finished = is_finished(l->run, number);
     qd_code rc = QD_OK;
     l->piece = 0;
-    QD_TRY(qd_layer_load(&l->index, number, qd_ops_host(NULL), true, &watch, &layer, err));
+    QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(), true, &watch, &layer, err));
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
     QD_TRY(begin_work(l, &layer, &work, err));
     l->work = &work;

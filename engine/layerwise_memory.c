@@ -24,11 +24,13 @@ void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_
     }
     uint64_t streams = 2 * n_held_tokens * hidden * sizeof(float), hessians = 0, factor = 0;
     if (p->method.gptq) {
-        streams += pass->n_tokens * hidden * 2;
+        uint64_t kept = pass->n_tokens * cols * 2;
+        streams += pass->n_tokens * hidden * 2 + (kept <= p->activation_bytes ? kept : 0);
         factor = cols * cols * sizeof(float);
         hessians = qd_hessian_bytes(cols) + (expert_cols != 0 ? p->activation_bytes : 0);
     }
     uint64_t threads = p->n_compute * (CHUNK_ROWS * (4 * cols + 256) * sizeof(float) + CHUNK_ROWS * cols);
+    if (p->method.gptq) threads += p->n_compute * 2 * QD_GRAM_ROWS * cols; /* inputs on their way to a Hessian */
     uint64_t samples = p->method.balance ? 4 * SAMPLES * cols * sizeof(float) : 0;
     if (streams > p->activation_bytes) {
         pass->spill_bytes += streams;
@@ -39,7 +41,7 @@ void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_
     pass->peak_bytes += more;
     p->peak_bytes = qd_max_u64(p->peak_bytes,
                                pass->peak_bytes + QD_FIXED_BYTES + p->arena.total_bytes + p->ckpt->arena.total_bytes);
-    /* GPTQ's second set of vectors runs the mixer and the MLP twice. */
+    /* GPTQ's second set of vectors runs the mixer and the MLP twice where what they give is too much to keep. */
     pass->flop = pass->flop * (p->method.gptq ? 3 : 1) +
                  (pass->n_tokens != 0 ? 2 * pass->flop * (double)n_held_tokens / (double)pass->n_tokens : 0);
 }

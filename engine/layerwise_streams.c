@@ -12,7 +12,9 @@
 #define TELL_NS UINT64_C(95000000)
 enum {
     SAMPLE_TILES = 16,
-    SAMPLE_ROWS = 8
+    SAMPLE_ROWS = 8,
+    SOURCE_PART = 4, /* of the calibration sequences, and no fewer than so many tokens */
+    SOURCE_TOKENS_MIN = 8192
 };
 
 qd_stage qd_layerwise_stage_of(qd_site_kind kind)
@@ -139,12 +141,16 @@ static qd_code on_quantized(void *ctx, const qd_site *at, float *replaced, bool 
         uint64_t n_blocks = at->rows * (at->cols / QD_NVFP4_BLOCK);
         uint32_t *bits = qd_malloc(n_blocks * sizeof *bits), most = 0;
         if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for inputs");
-        for (uint64_t r = 0; r < at->rows; r++)
-            memcpy(replaced + r * at->cols, at->x + r * at->ld, at->cols * sizeof *replaced);
-        qd_host_block_amax(replaced, n_blocks, bits);
+        for (uint64_t r = 0; ld != at->cols && r < at->rows; r++)
+            memcpy(replaced + r * at->cols, at->x + r * ld, at->cols * sizeof *replaced);
+        if (ld != at->cols) x = replaced;
+        qd_host_block_amax(x, n_blocks, bits);
         for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
         float gs = qd_round_scale(bits, n_blocks);
-        if (gs > 0) qd_host_fake_quant(gs, bits, replaced, n_blocks, replaced);
+        if (gs > 0)
+            qd_host_fake_quant(gs, bits, x, n_blocks, replaced);
+        else if (x != replaced)
+            memcpy(replaced, x, at->rows * at->cols * sizeof *replaced);
         qd_free(bits);
         if (s != NULL && (!(qd_bits_f32(most) <= s->amax[at->worker]))) s->amax[at->worker] = qd_bits_f32(most);
         x = replaced;
@@ -208,12 +214,13 @@ void qd_layerwise_reading(void *ctx)
 static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, bool exact, qd_stream **ret,
                            qd_err *err)
 {
-    qd_forward_opts opts = {.ops = exact ? qd_ops_host("cpu") : NULL,
+    qd_forward_opts opts = {.ops = exact && !quantized ? qd_ops_host("cpu") : qd_ops_calibration(),
                             .bf16 = !exact,
                             .n_threads = l->n_workers,
                             .memory_bytes = l->run->plan->activation_bytes,
                             .spill_dir = l->o->staging,
-                            .cancel = l->o->cancel};
+                            .cancel = l->o->cancel,
+                            .keep_inputs = quantized && !exact};
     qd_forward_hooks hooks = {.ctx = l,
                               .on_input = quantized ? on_quantized : on_source,
                               .on_failure = on_failure,
@@ -221,6 +228,19 @@ static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, 
                               .on_tile_end = quantized ? on_tile_end : NULL,
                               .on_progress = on_progress};
     return qd_stream_open(&l->index, t, &opts, &hooks, ret, err);
+}
+
+/* GPTQ takes of the source's inputs their second moments alone, to the power of 1/4: a quarter of the tokens will do.
+ * Not where largest values are wanted, or where experts see a few tokens each. */
+static qd_tokens source_tokens(const qd_layerwise *l)
+{
+    const qd_plan *p = l->run->plan;
+    qd_tokens t = *l->o->calib;
+    uint64_t n = qd_div_up(t.n_seqs, SOURCE_PART);
+    if (!p->method.gptq || p->info.kv_cache || l->index.config.n_experts != 0) return t;
+    while (n < t.n_seqs && t.starts[n] < SOURCE_TOKENS_MIN) n++;
+    t.n_seqs = n;
+    return t;
 }
 
 qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
@@ -232,10 +252,11 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
     l->lanes = qd_calloc(l->n_workers, sizeof *l->lanes);
     if (l->lanes == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for workers");
     for (unsigned i = 0; i < l->n_workers; i++)
-        l->lanes[i] = (qd_lane){.ops = qd_ops_host(NULL), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
+        l->lanes[i] = (qd_lane){.ops = qd_ops_calibration(), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
     QD_TRY(qd_model_index_open(p->ckpt, &l->index, err));
     QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
-    if (calib) QD_TRY(open_stream(l, l->o->calib, false, false, &l->source, err));
+    l->source_tokens = source_tokens(l);
+    if (calib) QD_TRY(open_stream(l, &l->source_tokens, false, false, &l->source, err));
     if (calib && p->method.gptq) QD_TRY(open_stream(l, l->o->calib, true, false, &l->quantized, err));
     if (l->o->held->n_seqs != 0) {
         QD_TRY(open_stream(l, l->o->held, false, true, &l->held_source, err));

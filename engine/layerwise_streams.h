@@ -26,6 +26,7 @@ typedef struct qd_layerwise {
     unsigned n_workers;
     atomic_ulong n_ticks;
     qd_stream *source, *quantized;           /* of the calibration tokens; quantized: GPTQ only */
+    qd_tokens source_tokens;                 /* the first of them, where few will do */
     qd_stream *held_source, *held_quantized; /* of the gate's */
     qd_layer_work *work;                     /* of the layer that is worked on */
     qd_moments *parts;                       /* [sites of the layer][n_workers] while moments are collected */

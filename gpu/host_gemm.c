@@ -42,6 +42,22 @@ qd_code qd_host_gemm_at(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const fl
     return gemm(l, 'T', 'N', m, n, k, a, lda, b, ldb, 1.0f, c, ldc, err);
 }
 
+qd_code qd_host_gram_begin_f32(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
+                               qd_err *err)
+{
+    (void)l;
+    (void)n;
+    (void)err;
+    *ret = (qd_gram){.x = x, .ld = ld, .rows = rows};
+    return QD_OK;
+}
+
+qd_code qd_host_gram_f32(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
+                         uint64_t ldc, qd_err *err)
+{
+    return qd_host_gemm_at(l, m, n, g->rows, g->x + i, g->ld, g->x + j, g->ld, c, ldc, err);
+}
+
 void qd_host_numerics(const qd_ops *ops, char *ret)
 {
     const dnnl_version_t *v = dnnl_version();

@@ -12,6 +12,11 @@ QD_MUST_CHECK qd_code qd_host_gemm(qd_lane *l, bool b_rows, uint64_t m, uint64_t
 /* C [m][n] += A^T B with A [k][m], B [k][n]. */
 QD_MUST_CHECK qd_code qd_host_gemm_at(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda,
                                       const float *b, uint64_t ldb, float *c, uint64_t ldc, qd_err *err);
+/* Sums of outer products in F32. */
+qd_code qd_host_gram_begin_f32(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
+                               qd_err *err);
+qd_code qd_host_gram_f32(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
+                         uint64_t ldc, qd_err *err);
 void qd_host_numerics(const qd_ops *ops, char *ret);
 /* host_linear.c */
 qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
@@ -23,7 +28,19 @@ qd_code qd_host_bf16_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx
                             uint64_t ldy, qd_err *err);
 qd_code qd_host_bf16_pack(qd_weight *w, bool bf16, qd_err *err);
 void qd_host_bf16_unpack(qd_weight *w);
-/* host_attention.c, host_delta.c */
+/* host_int8.c: with integer products, for calibration; x86-64 with AVX-512 VNNI */
+qd_code qd_host_int8_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
+                            uint64_t ldy, qd_err *err);
+qd_code qd_host_int8_pack(qd_weight *w, bool bf16, qd_err *err);
+void qd_host_int8_unpack(qd_weight *w);
+/* host_gram.c: the same for sums of outer products */
+qd_code qd_host_gram_begin(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
+                           qd_err *err);
+qd_code qd_host_gram(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
+                     uint64_t ldc, qd_err *err);
+/* host_attention.c, host_int8_attention.c, host_delta.c */
+void qd_host_softmax(float *s, uint64_t n, float scale, bool bf16); /* of scale * s, in place; n > 0 */
+qd_code qd_host_int8_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 qd_code qd_host_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 qd_code qd_host_delta_rule(qd_lane *l, const qd_delta *d, qd_err *err);
 /* host_norm.c */

@@ -64,8 +64,18 @@ typedef struct qd_delta {
     float *out;            /* [n_tokens][n_v_heads * v_dim] */
 } qd_delta;
 
+/* Some rows of inputs for sums of outer products. Private to the device but for its life: the lane's scratch. */
+typedef struct qd_gram {
+    const float *x;
+    uint64_t ld, rows;
+    uint32_t *q, *u;
+    float *scale;
+    int32_t *sum;
+} qd_gram;
+
 enum {
-    QD_NUMERICS_BYTES = 96
+    QD_NUMERICS_BYTES = 96,
+    QD_GRAM_ROWS = 512
 };
 
 struct qd_ops {
@@ -83,9 +93,13 @@ struct qd_ops {
     /* C [m][n] (+)= A [m][k] B in F32, nothing rounded; b_rows: B is [n][k], else [k][n]. The same errors. */
     qd_code (*gemm)(qd_lane *l, bool b_rows, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda,
                     const float *b, uint64_t ldb, bool add, float *c, uint64_t ldc, qd_err *err);
-    /* C [m][n] += A^T B with A [k][m], B [k][n]; the same otherwise. */
-    qd_code (*gemm_at)(qd_lane *l, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
-                       uint64_t ldb, float *c, uint64_t ldc, qd_err *err);
+    /* x [rows][n], at most QD_GRAM_ROWS rows, in the form that gram() takes; in the lane's scratch. */
+    qd_code (*gram_begin)(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
+                          qd_err *err);
+    /* C [m][n] += X_i^T X_j, the columns of x from i and from j on; i and j multiples of 32. What lies above the
+     * diagonal of X^T X may be left out. The same errors. */
+    qd_code (*gram)(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
+                    uint64_t ldc, qd_err *err);
     /* Causal attention with softmax in F32. The same errors. */
     qd_code (*attention)(qd_lane *l, const qd_attention *a, qd_err *err);
     /* Gated delta rule, in chunks, in F32; the result is rounded. q and k are L2-normalized here and q scaled by
@@ -136,8 +150,12 @@ struct qd_ops {
 };
 
 /* The processor this runs on. name: NULL for what is fastest here, or "cpu" (F32 products of widened values) or
- * "cpu-bf16" (BF16 products of oneDNN) for tests and measurements; NULL is returned for another name. */
+ * "cpu-bf16" (BF16 products of oneDNN) for tests and measurements, or "cpu-int8" where the processor has AVX-512 VNNI;
+ * NULL is returned for another name. */
 const qd_ops *qd_ops_host(const char *name);
+/* What passes use that gather statistics of inputs: "cpu-int8" (integer products of blocks of 16, gpu/host_int8.c:
+ * exact for NVFP4 values, others are rounded to 8 bits a block) where it is the fastest here, else what NULL gives. */
+const qd_ops *qd_ops_calibration(void);
 
 /* Cancel and tick between two pieces of an operation. */
 static inline QD_MUST_CHECK qd_code qd_lane_tick(qd_lane *l, qd_err *err)

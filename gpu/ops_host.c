@@ -1,4 +1,4 @@
-/* ops_host.c -- the tables of the host's operations: they differ in how BF16 matrices are multiplied. */
+/* ops_host.c -- the tables of the host's operations: they differ in how matrices are multiplied. */
 #include "gpu/host_ops.h"
 
 #include <string.h>
@@ -6,10 +6,10 @@
 #include <cpuid.h>
 #endif
 
-#define TABLE(name_, packs_, pack, unpack, linear_)                                                                 \
+#define TABLE(name_, packs_, pack, unpack, linear_, gram_begin_, gram_, attention_)                                 \
     {                                                                                                               \
         .name = name_, .packs = packs_, .numerics = qd_host_numerics, .weight_pack = pack, .weight_unpack = unpack, \
-        .linear = linear_, .gemm = qd_host_gemm, .gemm_at = qd_host_gemm_at, .attention = qd_host_attention,        \
+        .linear = linear_, .gemm = qd_host_gemm, .gram_begin = gram_begin_, .gram = gram_, .attention = attention_, \
         .delta_rule = qd_host_delta_rule, .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm,           \
         .rope = qd_host_rope, .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,   \
         .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
@@ -17,8 +17,14 @@
         .store = qd_host_store,                                                                                     \
     }
 
-static const qd_ops k_f32 = TABLE("cpu", false, qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear);
-static const qd_ops k_bf16 = TABLE("cpu-bf16", true, qd_host_bf16_pack, qd_host_bf16_unpack, qd_host_bf16_linear);
+static const qd_ops k_f32 = TABLE("cpu", false, qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear,
+                                  qd_host_gram_begin_f32, qd_host_gram_f32, qd_host_attention);
+static const qd_ops k_bf16 = TABLE("cpu-bf16", true, qd_host_bf16_pack, qd_host_bf16_unpack, qd_host_bf16_linear,
+                                   qd_host_gram_begin_f32, qd_host_gram_f32, qd_host_attention);
+#if defined(__x86_64__)
+static const qd_ops k_int8 = TABLE("cpu-int8", true, qd_host_int8_pack, qd_host_int8_unpack, qd_host_int8_linear,
+                                   qd_host_gram_begin, qd_host_gram, qd_host_int8_attention);
+#endif
 
 /* BF16 products are twice as fast as F32 ones on AMD's processors that have them, and faster still with AMX; Intel's
  * without AMX do them at half the rate of F32 (measured: 86 against 157 GFLOP/s on one thread). */
@@ -37,11 +43,27 @@ static bool bf16_is_faster(void)
 #endif
 }
 
+static const qd_ops *int8_table(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+        return &k_int8;
+#endif
+    return NULL;
+}
+
 const qd_ops *qd_ops_host(const char *name)
 {
     const qd_ops *all[] = {&k_f32, &k_bf16};
     if (name == NULL) return bf16_is_faster() ? &k_bf16 : &k_f32;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (strcmp(all[i]->name, name) == 0) return all[i];
-    return NULL;
+    return strcmp("cpu-int8", name) == 0 ? int8_table() : NULL;
+}
+
+const qd_ops *qd_ops_calibration(void)
+{
+    const qd_ops *best = qd_ops_host(NULL), *int8 = int8_table();
+    return best == &k_bf16 || int8 == NULL ? best : int8;
 }

@@ -120,6 +120,112 @@ static void a_linear_is_the_product_plus_the_bias(void **state)
     }
 }
 
+/* A block of 16 as integers of -120 .. 120 and a scale, as host_int8.c says. */
+static float integers(const float *x, int *q)
+{
+    float most = 0;
+    for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(x[i]));
+    for (int i = 0; i < 16; i++) q[i] = most < 1e-30f ? 0 : (int)rintf(x[i] * (120.0f / most));
+    return most < 1e-30f ? 0.0f : most * (1.0f / 120.0f);
+}
+
+static void int8_case(fix *f, uint64_t m, uint64_t n, uint64_t k, bool biased)
+{
+    uint64_t ldx = k + 3, ldy = n + 5;
+    float *x = some(f, m * ldx), *w = some(f, n * k), *bias = some(f, n), *y = some(f, m * ldy);
+    float *before = malloc(m * ldy * sizeof *y);
+    assert_non_null(before);
+    for (uint64_t i = 0; i < 16 && i < n * k; i++) w[i] = 0; /* a block of nothing */
+    memcpy(before, y, m * ldy * sizeof *y);
+    qd_weight wt = {.dtype = QD_F32, .n = n, .k = k, .data = w, .bias = biased ? bias : NULL};
+    assert_int_equal(f->lane.ops->weight_pack(&wt, false, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
+    for (uint64_t i = 0; i < m; i++)
+        for (uint64_t j = 0; j < ldy; j++) {
+            float s = 0;
+            for (uint64_t b = 0; j < n && b < k; b += 16) {
+                int p[16], q[16], dot = 0;
+                float a = integers(x + i * ldx + b, p), c = integers(w + j * k + b, q);
+                for (int e = 0; e < 16; e++) dot += p[e] * q[e];
+                s = fmaf((float)dot, c * a, s);
+            }
+            if (j < n && biased) s += bias[j];
+            assert_true(y[i * ldy + j] == (j < n ? s : before[i * ldy + j]));
+        }
+    f->lane.ops->weight_unpack(&wt);
+    assert_null(wt.packed);
+    free(x), free(w), free(bias), free(y), free(before);
+}
+
+static void integer_products_are_exact_in_their_blocks(void **state)
+{
+    fix *f = *state;
+    f->lane.ops = qd_ops_host("cpu-int8");
+    if (f->lane.ops == NULL) skip();
+    int8_case(f, 1, 1, 16, false);
+    int8_case(f, 7, 50, 96, true);
+    int8_case(f, 131, 97, 32, false); /* two stripes of x, rows left over, three panels of w */
+    int8_case(f, 5, 48, 1536, true);  /* pieces of w that the cache holds */
+}
+
+/* Every E2M1 value under a scale comes out as it went in. */
+static void integer_products_hold_nvfp4_values(void **state)
+{
+    static const float e2m1[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    fix *f = *state;
+    float x[32], w[32], y = 0;
+    double sum = 0;
+    f->lane.ops = qd_ops_host("cpu-int8");
+    if (f->lane.ops == NULL) skip();
+    for (int n = 0; n < 2000; n++) {
+        sum = 0;
+        for (int i = 0; i < 32; i++) {
+            float a = qd_e4m3_to_f32((uint8_t)(1 + (n * 7 + i / 16) % 126));
+            x[i] = e2m1[(int)(fabsf(next(f)) * 7.999f)] * a * (next(f) < 0 ? -1.0f : 1.0f);
+            w[i] = e2m1[(int)(fabsf(next(f)) * 7.999f)] * 0.25f;
+            sum += (double)x[i] * (double)w[i];
+        }
+        qd_weight wt = {.dtype = QD_F32, .n = 1, .k = 32, .data = w};
+        assert_int_equal(f->lane.ops->weight_pack(&wt, false, &f->err), QD_OK);
+        assert_int_equal(f->lane.ops->linear(&f->lane, x, 1, 32, &wt, &y, 1, &f->err), QD_OK);
+        near((double)y, sum, 1e-6 * (fabs(sum) + 448 * 6), "product", (uint64_t)n);
+        f->lane.ops->weight_unpack(&wt);
+    }
+}
+
+static void sums_of_outer_products(fix *f, const char *device, double bound)
+{
+    enum {
+        R = 37,
+        N = 75
+    };
+    float *x = some(f, R * (N + 1)), c[N][N], before[N][N];
+    qd_gram g;
+    f->lane.ops = qd_ops_host(device);
+    if (f->lane.ops == NULL) skip();
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) c[i][j] = before[i][j] = next(f);
+    for (int t = 0; t < R; t++) x[t * (N + 1) + 5] *= 1000.0f, x[t * (N + 1) + 6] = 0;
+    assert_int_equal(f->lane.ops->gram_begin(&f->lane, x, N + 1, R, N, &g, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->gram(&f->lane, &g, 0, 64, 0, 64, &c[0][0], N, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->gram(&f->lane, &g, 64, N - 64, 0, 64, &c[64][0], N, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->gram(&f->lane, &g, 64, N - 64, 64, N - 64, &c[64][64], N, &f->err), QD_OK);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j <= i; j++) {
+            double s = (double)before[i][j], size = (i == 5 ? 1000 : 1) * (j == 5 ? 1000 : 1);
+            for (int t = 0; t < R; t++) s += (double)x[t * (N + 1) + i] * (double)x[t * (N + 1) + j];
+            near((double)c[i][j], s, bound * size, "sum", (uint64_t)(i * N + j));
+        }
+    free(x);
+}
+
+static void outer_products_are_summed(void **state)
+{
+    fix *f = *state;
+    sums_of_outer_products(f, "cpu", 1e-4);
+    sums_of_outer_products(f, "cpu-int8", 0.1); /* 37 products, each off by at most 1 / 127 */
+}
+
 static void the_same_linear_twice_gives_the_same_bytes(void **state)
 {
     fix *f = *state;
@@ -457,6 +563,9 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_linear_is_the_product_plus_the_bias),
+        T(integer_products_are_exact_in_their_blocks),
+        T(integer_products_hold_nvfp4_values),
+        T(outer_products_are_summed),
         T(the_same_linear_twice_gives_the_same_bytes),
         T(attention_sees_what_is_before_a_token_and_in_its_window),
         T(the_delta_rule_in_chunks_is_the_one_token_by_token),

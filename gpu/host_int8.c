@@ -1,0 +1,237 @@
+/* host_int8.c -- y = x w^T + b with integer products, for calibration passes: blocks of 16 elements of x and of w are
+ * integers of -120 .. 120 times a scale of their own, the dot product of two blocks is exact, and blocks are summed in
+ * F32. 120 is what every E2M1 value divides: a block that holds NVFP4 values comes out as it is, so that products of a
+ * W4A4 model are those of its kernels; other values are rounded to within 1/240 of their block's largest.
+ *
+ * Needs AVX-512 VNNI, which is twice to three times as fast as F32 products. Bits depend on the arguments only. */
+#include "gpu/host_int8.h"
+#include "base/mem.h"
+#include "gpu/host_ops.h"
+#include "gpu/host_vec.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+enum {
+    B = QD_INT8_BLOCK,
+    MOST = 120, /* largest integer */
+    BIAS = 128, /* of the right operand: the instruction takes an unsigned and a signed one */
+    VECS = 3,   /* of 16 rows of w */
+    COLS = QD_INT8_COLS,
+    ROWS = 4,   /* of x, times COLS: what the registers hold */
+    CHUNK = 40, /* blocks of w that the first-level cache holds for COLS rows */
+    PART = QD_INT8_PART
+};
+#define TINY 1e-30f /* a block below is zero */
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+
+/* Four blocks from x, of which n are there: integers to q [4][16], each block's scale, and the sum of its integers.
+ * What is not finite gives a scale that is not. */
+VNNI QD_INLINE void to_integers(const float *x, uint64_t n, __m128i q[4], __m128 *ret_scale, __m128i *ret_sum)
+{
+    __m512 v[4], most = _mm512_setzero_ps();
+    for (uint64_t i = 0; i < 4; i++) {
+        v[i] = _mm512_maskz_loadu_ps((__mmask16)(i < n ? 0xffffu : 0u), x + (i < n ? i : 0) * B);
+        __m512i a = _mm512_and_epi32(_mm512_castps_si512(v[i]), _mm512_set1_epi32(0x7fffffff));
+        a = _mm512_max_epi32(a, _mm512_shuffle_i64x2(a, a, 0x4e)); /* NaN is above all */
+        a = _mm512_max_epi32(a, _mm512_shuffle_i64x2(a, a, 0xb1));
+        most = _mm512_mask_mov_ps(most, (__mmask16)(0xfu << (4 * i)), _mm512_castsi512_ps(a));
+    }
+    __m512i a = _mm512_castps_si512(most);
+    a = _mm512_max_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
+    a = _mm512_max_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_CDAB));
+    /* one of each of the four lanes */
+    __m512i pick = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    __m128 largest = _mm_castsi128_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi32(pick, a)));
+    __mmask8 used = _mm_cmp_ps_mask(largest, _mm_set1_ps(TINY), _CMP_NLT_UQ);
+    __m512 rcp = _mm512_castps128_ps512(_mm_maskz_div_ps(used, _mm_set1_ps(MOST), largest));
+    __m512i all = _mm512_setzero_si512();
+    for (int i = 0; i < 4; i++) {
+        __m512 f = _mm512_permutexvar_ps(_mm512_set1_epi32(i), rcp);
+        q[i] = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], f)));
+    }
+    all = _mm512_inserti32x4(_mm512_castsi128_si512(q[0]), q[1], 1);
+    all = _mm512_inserti32x4(_mm512_inserti32x4(all, q[2], 2), q[3], 3);
+    all = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), all);
+    all = _mm512_add_epi32(all, _mm512_shuffle_epi32(all, _MM_PERM_BADC));
+    all = _mm512_add_epi32(all, _mm512_shuffle_epi32(all, _MM_PERM_CDAB));
+    *ret_sum = _mm512_castsi512_si128(_mm512_permutexvar_epi32(pick, all));
+    *ret_scale = _mm_maskz_mul_ps(used, largest, _mm_set1_ps(1.0f / MOST));
+}
+
+VNNI void qd_int8_rows_set(const qd_int8_rows *s, uint64_t row, const float *x)
+{
+    int8_t *to = s->q + row * s->k;
+    for (uint64_t b = 0; b < s->n_blocks; b += 4) {
+        uint64_t n = qd_min_u64(4, s->n_blocks - b), at = row * s->n_blocks + b;
+        __mmask8 there = (__mmask8)((1u << n) - 1u);
+        __m128i q[4], sum;
+        __m128 scale;
+        to_integers(x + b * B, n, q, &scale, &sum);
+        for (uint64_t i = 0; i < n; i++) _mm_storeu_si128((__m128i *)(void *)(to + (b + i) * B), q[i]);
+        _mm_mask_storeu_ps(s->scale + at, there, scale);
+        _mm_mask_storeu_epi32(s->minus + at, there, _mm_mullo_epi32(sum, _mm_set1_epi32(-BIAS)));
+    }
+}
+
+VNNI void qd_int8_panel_set(const float *w, uint64_t n_blocks, unsigned lane, unsigned char *panel)
+{
+    for (uint64_t b = 0; b < n_blocks; b += 4) {
+        uint64_t n = qd_min_u64(4, n_blocks - b);
+        __m128i q[4], sum;
+        float scale[4];
+        __m128 all;
+        to_integers(w + b * B, n, q, &all, &sum);
+        _mm_storeu_ps(scale, all);
+        for (uint64_t i = 0; i < n; i++, panel += PART) {
+            uint32_t four[4];
+            _mm_storeu_si128((__m128i *)(void *)four, _mm_xor_si128(q[i], _mm_set1_epi8((char)BIAS)));
+            for (unsigned g = 0; g < 4; g++) memcpy(panel + g * COLS * 4 + lane * 4, &four[g], 4);
+            memcpy(panel + COLS * B + lane * sizeof scale[i], &scale[i], sizeof scale[i]);
+        }
+    }
+}
+
+typedef struct packed {
+    unsigned char *data; /* [panels of COLS rows][blocks] PART */
+    uint64_t bytes;
+} packed;
+
+qd_code qd_host_int8_pack(qd_weight *w, bool bf16, qd_err *err)
+{
+    uint64_t n_blocks = w->k / B;
+    (void)bf16;
+    if (w->n == 0 || w->k == 0 || w->k % B != 0) return QD_OK; /* host_linear.c does it */
+    packed *p = qd_calloc(1, sizeof *p);
+    float *row = qd_malloc(w->k * sizeof *row);
+    if (p != NULL) {
+        p->bytes = qd_div_up(w->n, COLS) * n_blocks * PART;
+        p->data = qd_map(p->bytes);
+    }
+    if (p == NULL || row == NULL || p->data == NULL) {
+        qd_free(p);
+        qd_free(row);
+        return qd_fail(err, QD_E_NO_MEMORY, "cpu: out of memory for a matrix");
+    }
+    for (uint64_t r = 0; r < w->n; r++) {
+        qd_host_load(w->dtype, (const unsigned char *)w->data + r * w->k * qd_dtype_bytes(w->dtype), w->k, row);
+        qd_int8_panel_set(row, n_blocks, (unsigned)(r % COLS), p->data + r / COLS * n_blocks * PART);
+    }
+    qd_free(row);
+    w->packed = p;
+    return QD_OK;
+}
+
+void qd_host_int8_unpack(qd_weight *w)
+{
+    packed *p = w->packed;
+    if (p == NULL) return;
+    qd_unmap(p->data, p->bytes);
+    qd_free(p);
+    w->packed = NULL;
+}
+
+/* n blocks from block b on of m rows of x, times COLS rows of w: to y, or added to it. cols: of y. */
+VNNI QD_INLINE void tile(int m, const qd_int8_rows *s, uint64_t row, uint64_t b, uint64_t n, const unsigned char *w,
+                         float *y, uint64_t ldy, unsigned cols)
+{
+    __m512 sum[ROWS][VECS];
+    __mmask16 mask[VECS];
+    const int8_t *q = s->q + row * s->k;
+    const float *scale = s->scale + row * s->n_blocks;
+    const int32_t *minus = s->minus + row * s->n_blocks;
+    for (unsigned v = 0; v < VECS; v++)
+        mask[v] = (__mmask16)(cols >= 16 * (v + 1) ? 0xffffu : (1u << (cols > 16 * v ? cols - 16 * v : 0)) - 1u);
+    for (int r = 0; r < m; r++)
+        for (int v = 0; v < VECS; v++)
+            sum[r][v] = b == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask[v], y + (uint64_t)r * ldy + 16 * v);
+    for (uint64_t end = b + n; b < end; b++, w += PART) {
+        __m512i dot[ROWS][VECS];
+        for (int r = 0; r < m; r++)
+            for (int v = 0; v < VECS; v++) dot[r][v] = _mm512_set1_epi32(minus[(uint64_t)r * s->n_blocks + b]);
+        for (int g = 0; g < 4; g++) {
+            __m512i part[VECS];
+            for (int v = 0; v < VECS; v++) part[v] = _mm512_load_si512(w + g * COLS * 4 + v * 64);
+            for (int r = 0; r < m; r++) {
+                int32_t four;
+                memcpy(&four, q + (uint64_t)r * s->k + b * B + (uint64_t)g * 4, sizeof four);
+                for (int v = 0; v < VECS; v++)
+                    dot[r][v] = _mm512_dpbusd_epi32(dot[r][v], part[v], _mm512_set1_epi32(four));
+            }
+        }
+        for (int r = 0; r < m; r++)
+            for (int v = 0; v < VECS; v++) {
+                __m512 f = _mm512_mul_ps(_mm512_load_ps((const float *)(const void *)(w + COLS * B) + 16 * v),
+                                         _mm512_set1_ps(scale[(uint64_t)r * s->n_blocks + b]));
+                sum[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][v]), f, sum[r][v]);
+            }
+    }
+    for (int r = 0; r < m; r++)
+        for (int v = 0; v < VECS; v++) _mm512_mask_storeu_ps(y + (uint64_t)r * ldy + 16 * v, mask[v], sum[r][v]);
+}
+
+VNNI static void tile_1(const qd_int8_rows *s, uint64_t row, uint64_t b, uint64_t n, const unsigned char *w, float *y,
+                        uint64_t ldy, unsigned cols)
+{
+    tile(1, s, row, b, n, w, y, ldy, cols);
+}
+
+VNNI static void tile_4(const qd_int8_rows *s, uint64_t row, uint64_t b, uint64_t n, const unsigned char *w, float *y,
+                        uint64_t ldy, unsigned cols)
+{
+    tile(ROWS, s, row, b, n, w, y, ldy, cols);
+}
+
+void qd_int8_multiply(const qd_int8_rows *s, uint64_t rows, const unsigned char *panel, float *y, uint64_t ldy,
+                      unsigned cols)
+{
+    uint64_t step = qd_div_up(s->n_blocks, qd_div_up(s->n_blocks, CHUNK));
+    for (uint64_t b = 0; b < s->n_blocks; b += step) {
+        uint64_t n = qd_min_u64(step, s->n_blocks - b), r = 0;
+        for (; r + ROWS <= rows; r += ROWS) tile_4(s, r, b, n, panel + b * PART, y + r * ldy, ldy, cols);
+        for (; r < rows; r++) tile_1(s, r, b, n, panel + b * PART, y + r * ldy, ldy, cols);
+    }
+}
+
+qd_code qd_int8_rows_take(qd_lane *l, uint64_t k, qd_int8_rows *ret, qd_err *err)
+{
+    float *q = NULL, *minus = NULL;
+    qd_int8_rows s = {.k = k, .n_blocks = k / B};
+    qd_code rc = QD_OK;
+    QD_TRY(qd_scratch_take(&l->scratch, QD_INT8_ROWS, k / sizeof(float), &q, err));
+    QD_TRY(qd_scratch_take(&l->scratch, QD_INT8_ROWS, s.n_blocks, &s.scale, err));
+    QD_TRY(qd_scratch_take(&l->scratch, QD_INT8_ROWS, s.n_blocks, &minus, err));
+    s.q = (int8_t *)(void *)q;
+    s.minus = (int32_t *)(void *)minus;
+    *ret = s;
+out:
+    return rc;
+}
+
+qd_code qd_host_int8_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
+                            uint64_t ldy, qd_err *err)
+{
+    const packed *p = w->packed;
+    qd_scratch_mark mark = qd_scratch_here(&l->scratch);
+    qd_int8_rows s = {0};
+    qd_code rc = QD_OK;
+    if (p == NULL) return qd_host_linear(l, x, m, ldx, w, y, ldy, err);
+    QD_TRY(qd_int8_rows_take(l, w->k, &s, err));
+    for (uint64_t r = 0; r < m; r += QD_INT8_ROWS) {
+        uint64_t rows = qd_min_u64(QD_INT8_ROWS, m - r);
+        const unsigned char *panel = p->data;
+        for (uint64_t i = 0; i < rows; i++) qd_int8_rows_set(&s, i, x + (r + i) * ldx);
+        for (uint64_t c = 0; c < w->n; c += COLS, panel += s.n_blocks * PART) {
+            qd_int8_multiply(&s, rows, panel, y + r * ldy + c, ldy, (unsigned)qd_min_u64(COLS, w->n - c));
+            QD_TRY(qd_lane_tick(l, err));
+        }
+        qd_host_round(y + r * ldy, ldy, rows, w->n, w->bias, l->bf16);
+    }
+    l->flops += 2 * m * w->n * w->k;
+out:
+    qd_scratch_back(&l->scratch, mark);
+    return rc;
+}
+#endif
