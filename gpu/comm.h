@@ -111,6 +111,7 @@ typedef struct qd_comm_ops {
     /* out is also the input of a broadcast's root and of reductions, in place. */
     qd_code (*collective)(qd_comm *c, const qd_comm_call *call, const void *in, void *out, qd_err *err);
     qd_code (*exchange)(qd_comm *c, const qd_comm_transfer *list, uint32_t n_list, qd_err *err);
+    qd_code (*look)(qd_comm *c, qd_err *err);
     void (*abort)(qd_comm *c, const char *why);
     void (*free)(qd_comm *c);
 } qd_comm_ops;
@@ -155,6 +156,9 @@ QD_MUST_CHECK qd_code qd_comm_send(qd_comm *c, qd_comm_type type, uint32_t to, c
                                    qd_err *err);
 QD_MUST_CHECK qd_code qd_comm_recv(qd_comm *c, qd_comm_type type, uint32_t from, void *data, uint64_t n, qd_err *err);
 
+/* Between calls, several times a second while this rank computes: whether the gang still stands. With comm_shm the
+ * others see by it that this rank goes on, which is progress to those that wait for it. Errors: those of a call. */
+QD_MUST_CHECK qd_code qd_comm_look(qd_comm *c, qd_err *err);
 /* Breaks the gang: the call under way, here and on the other ranks, and every later one fail and say why. From any
  * thread, as often as one likes, until qd_comm_free(). */
 void qd_comm_abort(qd_comm *c, const char *why);

@@ -255,6 +255,13 @@ static qd_code exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_lis
     return rc;
 }
 
+static qd_code shm_look(qd_comm *c, qd_err *err)
+{
+    qd_code rc = qd_shm_beat((qd_shm *)c, err);
+    if (rc != QD_OK) qd_shm_break((qd_shm *)c, 0, err->msg);
+    return rc;
+}
+
 static void shm_abort(qd_comm *c, const char *why)
 {
     qd_shm *s = (qd_shm *)c;
@@ -274,7 +281,7 @@ static void shm_free(qd_comm *c)
 
 static qd_code shm_open_rank(qd_comm_invite *invite, const qd_comm_options *o, qd_comm **ret, qd_err *err)
 {
-    static const qd_comm_ops ops = {collective, exchange, shm_abort, shm_free};
+    static const qd_comm_ops ops = {collective, exchange, shm_look, shm_abort, shm_free};
     qd_err own;
     if (err == NULL) err = &own;
     qd_code rc = qd_comm_options_check(o, err);

@@ -30,6 +30,7 @@ enum qd_shm_state {
 typedef struct qd_shm_rank {
     _Alignas(64) atomic_uint posted; /* rounds */
     atomic_uint state;               /* qd_shm_state */
+    atomic_uint beats;               /* looks between calls: it computes */
     int32_t pid;                     /* for words only */
     qd_comm_call call[2];            /* by round */
     char why[2][QD_SHM_WHY_BYTES];   /* why it broke the gang: found in a call, or given to abort() */
@@ -69,6 +70,7 @@ typedef struct qd_shm {
 typedef struct qd_shm_wait {
     uint64_t since_ns, looked_ns; /* last progress; last look at the locks */
     uint64_t dead;                /* seen dead: conclusive when still waited for afterwards */
+    uint32_t beats;               /* of those waited for */
 } qd_shm_wait;
 
 uint64_t qd_shm_bytes(uint32_t n_ranks);
@@ -79,6 +81,8 @@ static inline uint32_t qd_shm_bell(const qd_shm *s)
     return atomic_load_explicit(&s->head->bell, memory_order_acquire);
 }
 void qd_shm_ring(qd_shm *s);
+/* Between calls: beats, and looks for ranks that have died. Errors: those of qd_shm_look(), QD_E_GANG. */
+QD_MUST_CHECK qd_code qd_shm_beat(qd_shm *s, qd_err *err);
 /* Between two pieces of work: tick, token, failure of another rank. Errors: QD_E_CANCELED, QD_E_GANG. */
 QD_MUST_CHECK qd_code qd_shm_look(qd_shm *s, qd_err *err);
 /* Tick, token and clock; whom: "rank 1 (process 77)", for words. Errors: QD_E_CANCELED, QD_E_GANG. */

@@ -87,6 +87,15 @@ static uint64_t dead_among(const qd_shm *s, uint64_t late)
     return dead;
 }
 
+/* Only their sum: that it moves says that one of them goes on. */
+static uint32_t beats_of(const qd_shm *s, uint64_t late)
+{
+    uint32_t sum = 0;
+    for (uint32_t r = 0; r < s->base.opts.n_ranks; r++)
+        if ((late >> r & 1) != 0) sum += atomic_load_explicit(&s->head->ranks[r].beats, memory_order_relaxed);
+    return sum;
+}
+
 /* Whether the process is stopped, as far as it can be seen; for words only. */
 static bool is_stopped(int32_t pid)
 {
@@ -128,6 +137,17 @@ static qd_code gone(const qd_shm *s, uint64_t dead, qd_err *err)
                    left ? "has left the gang" : "has died");
 }
 
+qd_code qd_shm_beat(qd_shm *s, qd_err *err)
+{
+    const uint32_t rank = s->base.opts.rank;
+    atomic_fetch_add_explicit(&s->head->ranks[rank].beats, 1, memory_order_relaxed);
+    qd_code rc = qd_shm_look(s, err);
+    uint64_t dead = rc == QD_OK ? dead_among(s, ~UINT64_C(0)) & ~(UINT64_C(1) << rank) : 0;
+    for (uint32_t r = 0; r < s->base.opts.n_ranks; r++) /* one that left let go of its lock after it had said so */
+        if (atomic_load(&s->head->ranks[r].state) == QD_SHM_LEFT) dead &= ~(UINT64_C(1) << r);
+    return dead != 0 ? gone(s, dead, err) : rc;
+}
+
 qd_code qd_shm_sleep(qd_shm *s, qd_shm_wait *w, uint64_t late, uint32_t heard, qd_err *err)
 {
     const struct timespec slice = {.tv_nsec = (long)QD_SHM_SLICE_MS * 1000000};
@@ -147,6 +167,9 @@ qd_code qd_shm_sleep(qd_shm *s, qd_shm_wait *w, uint64_t late, uint32_t heard, q
     }
     (void)futex(&s->head->bell, FUTEX_WAIT, heard, &slice);
     const uint64_t now = qd_mono_ns();
+    const uint32_t beats = beats_of(s, late);
+    if (beats != w->beats) w->since_ns = now;
+    w->beats = beats;
     if ((now - w->looked_ns) / 1000000 >= QD_SHM_SLICE_MS / 2) {
         w->looked_ns = now;
         w->dead = dead_among(s, late);

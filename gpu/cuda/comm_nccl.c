@@ -319,6 +319,20 @@ static qd_code exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_lis
     return rc;
 }
 
+static qd_code nccl_look(qd_comm *c, qd_err *err)
+{
+    nccl *n = (nccl *)c;
+    ncclResult_t r = ncclSuccess;
+    qd_code rc = qd_comm_tick(&c->opts, err);
+    if (rc == QD_OK && atomic_load_explicit(&n->aborted, memory_order_acquire) == WHY_SAID)
+        rc = qd_fail(err, QD_E_GANG, "aborted: %s", n->why);
+    const ncclResult_t asked = rc == QD_OK ? ncclCommGetAsyncError(n->comm, &r) : ncclSuccess;
+    if (asked != ncclSuccess) r = asked;
+    if (r != ncclSuccess && r != ncclInProgress) rc = nccl_failed(n, r, "between calls", err);
+    if (rc != QD_OK) give_up(n);
+    return rc;
+}
+
 static void nccl_abort(qd_comm *c, const char *why)
 {
     nccl *n = (nccl *)c;
@@ -402,7 +416,7 @@ static qd_code make_buffers(nccl *n, qd_err *err)
 
 static qd_code nccl_open(qd_comm_invite *invite, const qd_comm_options *o, qd_comm **ret, qd_err *err)
 {
-    static const qd_comm_ops ops = {collective, exchange, nccl_abort, nccl_free};
+    static const qd_comm_ops ops = {collective, exchange, nccl_look, nccl_abort, nccl_free};
     nccl_invite words = {.magic = 0};
     qd_code rc = qd_comm_options_check(o, err);
     nccl *n = NULL;

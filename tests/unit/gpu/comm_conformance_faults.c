@@ -244,6 +244,48 @@ static bool late(seat *s)
     return true;
 }
 
+/* Four times as long as the others wait. */
+static bool computes(seat *s)
+{
+    OK(qd_comm_barrier(s->comm, err));
+    if (s->kind->tells) s->comm->opts.wait_ms = SHORT_MS;
+    for (int i = 0; s->rank == 1 && i < 32; i++) {
+        pause_ms(SHORT_MS / 8);
+        OK(qd_comm_look(s->comm, err));
+    }
+    OK(qd_comm_barrier(s->comm, err));
+    return true;
+}
+
+void a_rank_that_computes_and_looks_is_not_late(void **state)
+{
+    assert_true(gang_threads(*state, 3, PATIENT_MS, computes, NULL));
+}
+
+static bool looks(seat *s)
+{
+    qd_err e = {0};
+    qd_code rc = QD_OK;
+    OK(qd_comm_look(s->comm, err));
+    atomic_fetch_add((atomic_uint *)s->arg, 1);
+    while (s->rank == 0 && atomic_load((atomic_uint *)s->arg) < s->n_ranks) pause_ms(1);
+    if (s->rank == 0 || !s->kind->tells) qd_comm_abort(s->comm, "the lease is lost");
+    for (int i = 0; rc == QD_OK && i < 1000; i++) {
+        rc = qd_comm_look(s->comm, &e);
+        pause_ms(5);
+    }
+    CHECK(rc == QD_E_GANG);
+    CHECK(has(e.msg, "the lease is lost"));
+    CHECK(qd_comm_barrier(s->comm, NULL) == QD_E_GANG);
+    return true;
+}
+
+void a_look_sees_that_the_gang_is_broken(void **state)
+{
+    atomic_uint n_whole = 0;
+    assert_true(gang_threads(*state, 3, PATIENT_MS, looks, &n_whole));
+}
+
 void a_rank_that_is_late_is_named_or_said_to_be_missing(void **state)
 {
     atomic_int is_over = 0;
