@@ -37,7 +37,6 @@ static qd_code check_tokens(const run *r, qd_err *err)
 {
     const qd_tokens *t = r->t;
     uint64_t vocab = r->x->config.vocab;
-    if (t->n_seqs == 0) return qd_fail(err, QD_E_INPUT, "no sequences of tokens");
     if (t->starts[t->n_seqs] > ROWS_MAX)
         return qd_fail(err, QD_E_INPUT, "expected at most %u tokens, found %" PRIu64, ROWS_MAX, t->starts[t->n_seqs]);
     for (uint64_t i = 0; i < t->n_seqs; i++) {
@@ -66,7 +65,7 @@ static qd_code round_all(const run *r, float *x, uint64_t n, qd_err *err)
 static qd_code make_angles(run *r, qd_err *err)
 {
     const qd_rope *rope = &r->x->config.rope;
-    uint64_t longest = 0, half = rope->dim / 2;
+    uint64_t longest = 1, half = rope->dim / 2;
     for (uint64_t i = 0; i < r->t->n_seqs; i++) longest = qd_max_u64(longest, r->t->starts[i + 1] - r->t->starts[i]);
     float *f = qd_malloc(half * sizeof *f);
     qd_code rc = QD_OK;

@@ -15,6 +15,11 @@ typedef struct qd_tokens {
     uint64_t n_seqs;
 } qd_tokens;
 
+/* Part `part` of n_parts of sequences of one length: whole tiles (see above), so that each is computed as it would be
+ * among all; may be empty. Returns how many tiles come before it. */
+uint64_t qd_tokens_part(const qd_model_config *m, const qd_tokens *all, uint32_t part, uint32_t n_parts,
+                        qd_tokens *ret);
+
 /* Linears that read the same values have one site. */
 typedef enum qd_site_kind {
     QD_SITE_ATTN_IN,  /* q, k, v */
@@ -123,8 +128,8 @@ typedef struct qd_forward_memory {
 void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                         const qd_forward_hooks *hooks, qd_forward_memory *ret);
 
-/* Runs it. Errors: QD_E_INPUT (an id outside the vocabulary: names sequence and place), QD_E_CANCELED, those of
- * qd_layer_load() and of hooks, QD_E_ROOM (no room for the spill file). */
+/* Runs it, also without any tokens. Errors: QD_E_INPUT (an id outside the vocabulary: names sequence and place),
+ * QD_E_CANCELED, those of qd_layer_load() and of hooks, QD_E_ROOM (no room for the spill file). */
 QD_MUST_CHECK qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                                      const qd_forward_hooks *hooks, qd_forward_stats *ret, qd_err *err);
 

@@ -28,13 +28,23 @@ static uint64_t cut(const qd_tokens *t, uint64_t rows_max, qd_token_tile *tiles)
     return n;
 }
 
+uint64_t qd_tokens_part(const qd_model_config *m, const qd_tokens *all, uint32_t part, uint32_t n_parts, qd_tokens *ret)
+{
+    const uint64_t n = all->n_seqs, len = n != 0 ? all->starts[1] : 1;
+    const uint64_t in_tile = qd_max_u64(1, qd_tile_rows_max(m) / qd_max_u64(1, len)), n_tiles = qd_div_up(n, in_tile);
+    const uint64_t first = n_tiles * part / n_parts, end = n_tiles * (part + 1) / n_parts;
+    const uint64_t from = qd_min_u64(n, first * in_tile), to = qd_min_u64(n, end * in_tile);
+    *ret = (qd_tokens){.ids = all->ids + from * len, .starts = all->starts, .n_seqs = to - from};
+    return first;
+}
+
 qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane, unsigned n_lanes, qd_tiles *ret,
                       qd_err *err)
 {
     memset(ret, 0, sizeof *ret);
     ret->n_tiles = cut(t, rows_max, NULL);
     ret->n_lanes = (unsigned)qd_max_u64(1, qd_min_u64(n_lanes, ret->n_tiles));
-    ret->tiles = qd_calloc(ret->n_tiles, sizeof *ret->tiles);
+    ret->tiles = qd_calloc(ret->n_tiles + 1, sizeof *ret->tiles);
     ret->lanes = qd_calloc(ret->n_lanes, sizeof *ret->lanes);
     if (ret->tiles == NULL || ret->lanes == NULL) {
         qd_free(ret->tiles);

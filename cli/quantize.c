@@ -4,6 +4,7 @@
 #include "cli/args.h"
 #include "cli/cmd.h"
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "cli/signals.h"
 
 #include <inttypes.h>
@@ -23,7 +24,9 @@ static const char k_usage[] =
     "  --max-kl X           fail (exit code 5) where KL to the source on held-back samples is above X nats a token\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --device cpu         where to compute\n"
-    "  --threads N          compute threads (default: one a processor)\n"
+    "  --threads N          compute threads of each rank (default: one a processor)\n"
+    "  --ranks N            N processes on this host share the work\n"
+    "  --pin                each rank on processors of its own, those of one NUMA node where it can be\n"
     "  --memory SIZE        memory for tiles (default 192MiB)\n"
     "  --shard-size SIZE    largest output file (default 5GB)\n"
     "  --templates DIR      where templates are (default: $QD_TEMPLATES, then the installed ones)\n"
@@ -38,9 +41,9 @@ static const char k_usage[] =
 typedef struct quantize_args {
     const char *tmpl, *output, *format, *device, *templates, *max_kl;
     qd_arg_list settings, calib;
-    uint64_t threads, memory, shard, samples, seq_len, device_memory, host_memory;
+    uint64_t threads, memory, shard, samples, seq_len, ranks, device_memory, host_memory;
     double max_kl_nats;
-    bool dry_run, resume, force, no_verify, json, help;
+    bool pin, dry_run, resume, force, no_verify, json, help;
     qd_arg_list rest;
 } quantize_args;
 
@@ -75,6 +78,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         {"--max-kl", NULL, QD_OPT_TEXT, &a->max_kl},
         {"--device-memory", NULL, QD_OPT_BYTES, &a->device_memory},
         {"--host-memory", NULL, QD_OPT_BYTES, &a->host_memory},
+        {"--ranks", NULL, QD_OPT_COUNT, &a->ranks},
+        {"--pin", NULL, QD_OPT_FLAG, &a->pin},
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
@@ -88,6 +93,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "--threads: expected at most 256, found %" PRIu64, a->threads);
     if (!a->dry_run && (a->device_memory != 0 || a->host_memory != 0))
         return qd_fail(err, QD_E_USAGE, "--device-memory and --host-memory describe a machine for --dry-run");
+    if (a->ranks > QD_COMM_RANKS_MAX)
+        return qd_fail(err, QD_E_USAGE, "--ranks: expected at most %d, found %" PRIu64, QD_COMM_RANKS_MAX, a->ranks);
     if (a->device != NULL && strcmp(a->device, "cpu") != 0)
         return qd_fail(err, QD_E_USAGE, "--device %s: this version computes on cpu only", a->device);
     return QD_OK;
@@ -139,6 +146,7 @@ int qd_cmd_quantize(int argc, char **argv)
     qd_values values;
     qd_job_result result = {0};
     qd_progress_view view = {0};
+    qd_ranks ranks = {0};
     char *dirs = NULL;
     qd_code rc = parse(argc, argv, &a, &err);
     if (rc != QD_OK) goto out;
@@ -175,11 +183,21 @@ int qd_cmd_quantize(int argc, char **argv)
     QD_TRY(qd_values_resolve(&tmpl, a.settings.items, a.settings.n, &arena, &values, &err));
     opts.tmpl = &tmpl;
     opts.values = &values;
+    opts.n_ranks = (uint32_t)a.ranks;
     if (a.dry_run) {
         rc = dry_run(&opts, a.json, &err);
         goto out;
     }
     qd_signals_to(&cancel);
+    if (a.ranks > 1) {
+        QD_TRY(qd_ranks_open((uint32_t)a.ranks, a.pin, argc, argv, &cancel, &ranks, &err));
+        opts.gang = &ranks.gang;
+        if (a.threads == 0) opts.n_threads = qd_ranks_threads((uint32_t)a.ranks, a.pin);
+    }
+    if (qd_ranks_is_member()) { /* rank 0 tells */
+        rc = qd_job_run(&opts, NULL, &cancel, &result, &err);
+        goto out;
+    }
     qd_progress_begin(&view, a.json);
     qd_job_events events = qd_progress_events(&view);
     rc = qd_job_run(&opts, &events, &cancel, &result, &err);
@@ -187,10 +205,11 @@ int qd_cmd_quantize(int argc, char **argv)
     if (rc == QD_OK && a.json) show_result_json(&result);
     if (rc == QD_OK && !a.json) show_result(&a, &result);
 out:
+    qd_ranks_close(&ranks);
     qd_free(dirs);
     qd_template_done(&tmpl);
     qd_arena_done(&arena);
     if (rc == QD_OK) return 0;
-    int code = qd_cmd_fail(&err, a.json);
+    int code = qd_ranks_is_member() ? qd_code_exit(rc) : qd_cmd_fail(&err, a.json);
     return rc == QD_E_CANCELED ? qd_signals_exit(&cancel) : code;
 }

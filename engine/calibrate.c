@@ -27,7 +27,8 @@ typedef struct calibration {
     bool rounds; /* weights and activations, see calibrate.h */
     unsigned n_workers;
     qd_input_errors *errors; /* MSE: [sites of the layer][n_seqs], by tile: sums in the order of tiles */
-    uint64_t n_seqs;         /* as many tiles as that, or fewer */
+    uint64_t n_seqs;         /* of all ranks; as many tiles as that, or fewer */
+    uint64_t first_tile;     /* of this rank */
     float (*kv)[2];          /* [n_workers] largest magnitudes of the layer's keys and values */
     qd_input_stats *parts;   /* [sites of the layer][n_workers], empty ones until a worker has seen the site */
     int32_t layer;           /* that parts are of; -1: none */
@@ -61,29 +62,72 @@ static void drop_parts(calibration *c)
     c->errors = NULL;
 }
 
-/* Maxima and counts do not depend on the order of parts. */
-static qd_code sum_up(const calibration *c, const qd_input_site *s, float *ret_amax, uint64_t *ret_tokens, qd_err *err)
+/* What the workers saw of each site: maxima and counts do not depend on the order of parts. */
+static qd_code merge_parts(const calibration *c, qd_input_stats *all, uint32_t n, qd_err *err)
 {
-    qd_input_stats all = {0};
-    qd_code rc = qd_input_stats_init(s->n_channels, false, &all, err);
-    if (rc != QD_OK) return rc;
-    const qd_input_stats *parts = parts_of(c, s);
-    for (unsigned w = 0; w < c->n_workers; w++)
-        if (parts[w].n_channels != 0) qd_input_stats_merge(&all, &parts[w]);
-    if (all.bad_token != UINT64_MAX)
-        rc = qd_fail(err, QD_E_INPUT,
-                     "%s: its input holds a value that is not finite (channel %u): the model overflows on the "
-                     "calibration data",
-                     c->run->plan->items[s->items[0]].name, all.bad_channel);
-    *ret_amax = qd_input_amax(&all, c->run->plan->input_rule);
-    if (c->errors != NULL) {
-        qd_input_errors sum = {0};
-        for (uint64_t t = 0; t < c->n_seqs; t++) qd_input_errors_merge(&sum, &errors_of(c, s)[t]);
-        *ret_amax = qd_input_errors_amax(&sum);
+    const qd_input_site *site = c->sites.sites + c->sites.layer_first[c->layer];
+    for (uint32_t i = 0; i < n; i++) {
+        const qd_input_stats *parts = parts_of(c, &site[i]);
+        qd_code rc = qd_input_stats_init(site[i].n_channels, false, &all[i], err);
+        if (rc != QD_OK) return rc;
+        for (unsigned w = 0; w < c->n_workers; w++)
+            if (parts[w].n_channels != 0) qd_input_stats_merge(&all[i], &parts[w]);
     }
-    *ret_tokens = all.n_tokens;
-    qd_input_stats_done(&all);
+    for (unsigned w = 1; w < c->n_workers; w++)
+        for (int i = 0; i < 2; i++) c->kv[0][i] = fmaxf(c->kv[0][i], c->kv[w][i]);
+    return QD_OK;
+}
+
+/* The same over ranks, in two or three calls a layer. */
+static qd_code reduce(const calibration *c, qd_input_stats *all, uint32_t n, qd_err *err)
+{
+    const uint64_t n_bins = c->run->plan->input_rule == QD_INPUT_PERCENTILE ? QD_STATS_BINS : 0, each = 1 + n_bins;
+    float *largest = qd_calloc(2 * (uint64_t)n + 2, sizeof *largest); /* amax, channel of a value that is bad, cache */
+    int64_t *counts = qd_calloc(n * each + 1, sizeof *counts);        /* tokens, bins */
+    qd_code rc = QD_OK;
+    if (largest == NULL || counts == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+        goto out;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        largest[2 * i] = all[i].amax;
+        largest[2 * i + 1] = all[i].bad_token != UINT64_MAX ? (float)(all[i].bad_channel + 1) : 0.0f;
+        counts[i * each] = (int64_t)all[i].n_tokens;
+        for (uint64_t b = 0; b < n_bins; b++) counts[i * each + 1 + b] = (int64_t)all[i].block_amax_bins[b];
+    }
+    memcpy(largest + 2 * (uint64_t)n, c->kv[0], sizeof *c->kv);
+    QD_TRY(qd_gang_max_f32(c->run->gang, largest, 2 * (uint64_t)n + 2, err));
+    QD_TRY(qd_gang_sum_i64(c->run->gang, counts, n * each, err));
+    if (c->errors != NULL) QD_TRY(qd_gang_join(c->run->gang, c->errors, n * c->n_seqs * sizeof *c->errors, err));
+    for (uint32_t i = 0; i < n; i++) {
+        all[i].amax = largest[2 * i];
+        if (largest[2 * i + 1] > 0) {
+            all[i].bad_token = 0;
+            all[i].bad_channel = (uint32_t)largest[2 * i + 1] - 1;
+        }
+        all[i].n_tokens = (uint64_t)counts[i * each];
+        for (uint64_t b = 0; b < n_bins; b++) all[i].block_amax_bins[b] = (uint64_t)counts[i * each + 1 + b];
+    }
+    memcpy(c->kv[0], largest + 2 * (uint64_t)n, sizeof *c->kv);
+out:
+    qd_free(largest);
+    qd_free(counts);
     return rc;
+}
+
+static qd_code amax_of(const calibration *c, const qd_input_site *s, const qd_input_stats *all, float *ret, qd_err *err)
+{
+    qd_input_errors sum = {0};
+    if (all->bad_token != UINT64_MAX)
+        return qd_fail(err, QD_E_INPUT,
+                       "%s: its input holds a value that is not finite (channel %u): the model overflows on the "
+                       "calibration data",
+                       c->run->plan->items[s->items[0]].name, all->bad_channel);
+    *ret = qd_input_amax(all, c->run->plan->input_rule);
+    if (c->errors == NULL) return QD_OK;
+    for (uint64_t t = 0; t < c->n_seqs; t++) qd_input_errors_merge(&sum, &errors_of(c, s)[t]);
+    *ret = qd_input_errors_amax(&sum);
+    return QD_OK;
 }
 
 static void set_input(calibration *c, const qd_input_site *s, float amax)
@@ -100,13 +144,10 @@ static bool of_expert(qd_site_kind k)
 static void set_cache(calibration *c)
 {
     const qd_plan *p = c->run->plan;
-    float largest[2] = {0};
-    for (unsigned w = 0; w < c->n_workers; w++)
-        for (int i = 0; i < 2; i++) largest[i] = fmaxf(largest[i], c->kv[w][i]);
-    memset(c->kv, 0, c->n_workers * sizeof *c->kv);
     for (uint32_t i = 0; i < p->n_items; i++)
         if (p->items[i].kv != 0 && p->units[p->items[i].unit].layer == c->layer)
-            c->run->result[i].kv_amax = largest[p->items[i].kv == 'k' ? 0 : 1];
+            c->run->result[i].kv_amax = c->kv[0][p->items[i].kv == 'k' ? 0 : 1];
+    memset(c->kv, 0, c->n_workers * sizeof *c->kv);
 }
 
 /* The layer's tiles are done: amax of each site, a line in the journal. */
@@ -117,25 +158,28 @@ static qd_code close_layer(calibration *c, qd_err *err)
     const qd_input_site *site = c->sites.sites + c->sites.layer_first[c->layer];
     uint32_t n = n_sites_of(c, c->layer);
     float largest[QD_SITE_COUNT] = {0};
-    uint64_t *tokens = qd_calloc(n, sizeof *tokens);
-    if (tokens == NULL) {
+    qd_input_stats *all = qd_calloc((uint64_t)n + 1, sizeof *all);
+    if (all == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
         goto out;
     }
+    QD_TRY(merge_parts(c, all, n, err));
+    QD_TRY(reduce(c, all, n, err));
     for (uint32_t i = 0; i < n; i++) {
         float amax = 0;
-        QD_TRY(sum_up(c, &site[i], &amax, &tokens[i], err));
+        QD_TRY(amax_of(c, &site[i], &all[i], &amax, err));
         set_input(c, &site[i], amax);
         largest[site[i].kind] = fmaxf(largest[site[i].kind], amax);
     }
     for (uint32_t i = 0; i < n; i++)
-        if (of_expert(site[i].kind) && tokens[i] < EXPERT_TOKENS_MIN && (c->rounds || tokens[i] == 0))
+        if (of_expert(site[i].kind) && all[i].n_tokens < EXPERT_TOKENS_MIN && (c->rounds || all[i].n_tokens == 0))
             set_input(c, &site[i], largest[site[i].kind]);
     set_cache(c);
     QD_TRY(qd_journal_add_inputs(c->journal, c->run, (uint32_t)c->layer, err));
     c->run->layer_inputs[c->layer] = true;
 out:
-    qd_free(tokens);
+    for (uint32_t i = 0; all != NULL && i < n; i++) qd_input_stats_done(&all[i]);
+    qd_free(all);
     drop_parts(c);
     return rc;
 }
@@ -226,7 +270,7 @@ static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret
             qd_host_block_amax(at->x + r * at->ld, n_blocks, bits + r * n_blocks);
         if (r % TICK_TOKENS == 0) QD_TRY(qd_lane_tick(at->lane, err));
     }
-    if (c->errors != NULL) QD_TRY(add_errors(&errors_of(c, s)[at->tile], at, bits, err));
+    if (c->errors != NULL) QD_TRY(add_errors(&errors_of(c, s)[c->first_tile + at->tile], at, bits, err));
     float gs = c->rounds ? qd_round_scale(bits, at->rows * n_blocks) : 0.0f;
     *ret_replaced = gs != 0.0f;
     for (uint64_t r = 0; r < at->rows && gs != 0.0f; r++) {
@@ -287,7 +331,9 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir
         qd_forward_hooks hooks = {
             .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
         if (p->info.kv_cache) hooks.on_cache = on_cache;
-        QD_TRY(qd_forward_run(&c.index, tokens, &opts, &hooks, ret_stats, err));
+        qd_tokens mine;
+        c.first_tile = qd_tokens_part(&c.index.config, tokens, qd_gang_rank(run->gang), qd_gang_size(run->gang), &mine);
+        QD_TRY(qd_forward_run(&c.index, &mine, &opts, &hooks, ret_stats, err));
         QD_TRY(close_layer(&c, err));
     }
     for (uint32_t i = 0; i < p->n_items; i++)

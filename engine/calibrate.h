@@ -19,9 +19,11 @@
 qd_forward_opts qd_calibrate_options(const qd_plan *p);
 /* Fills p->pass and raises p->peak_bytes to what the pass takes. Errors: those of qd_model_index_open(). */
 QD_MUST_CHECK qd_code qd_calibrate_measure(qd_plan *p, const qd_job_tokens *tokens, qd_err *err);
-/* Fills input_amax and input_gs of every quantized linear in run->result. Layers with run->layer_inputs are taken as
- * they are (a resume); each other layer is journaled when it is done. Errors: those of qd_forward_run(); QD_E_INPUT for
- * a value that is not finite (linear, token, channel). spill_dir: for activations beyond the plan's memory. */
+/* In a gang each rank takes its part of the tokens, and every layer ends with what all have seen: the same bytes for
+ * every size. Fills input_amax and input_gs of every quantized linear in run->result. Layers with run->layer_inputs are
+ * taken as they are (a resume); each other layer is journaled when it is done. Errors: those of qd_forward_run();
+ * QD_E_INPUT for a value that is not finite (linear, token, channel). spill_dir: for activations beyond the plan's
+ * memory. */
 QD_MUST_CHECK qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir, qd_journal *journal,
                                    const qd_job_events *events, qd_cancel *cancel, qd_forward_stats *ret_stats,
                                    qd_err *err);

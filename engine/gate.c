@@ -8,7 +8,7 @@
 typedef struct measuring {
     const qd_tokens *t;
     const uint64_t *end; /* [n_tokens] of the token's sample */
-    uint64_t vocab;
+    uint64_t first_row, vocab;
     qd_divergence *row; /* [n_tokens] */
 } measuring;
 
@@ -17,17 +17,23 @@ static qd_code see(void *ctx, uint64_t first, uint64_t n, const float *a, const 
     measuring *m = ctx;
     (void)err;
     for (uint64_t i = 0; i < n; i++) {
-        uint64_t row = first + i, next = row + 1 < m->end[row] ? row + 1 : row; /* the last has no target: not used */
+        uint64_t row = m->first_row + first + i,
+                 next = row + 1 < m->end[row] ? row + 1 : row; /* the last has no target: not used */
         m->row[row] = qd_divergence_of(a + i * m->vocab, b + i * m->vocab, m->vocab, (uint64_t)m->t->ids[next]);
     }
     return QD_OK;
 }
 
-qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens *t, qd_gate *ret, qd_err *err)
+qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens *t, uint64_t first_row, qd_gang *gang,
+                        qd_gate *ret, qd_err *err)
 {
     uint64_t n = t->starts[t->n_seqs], n_targets = 0;
     uint64_t *end = qd_calloc(n, sizeof *end);
-    measuring m = {.t = t, .end = end, .vocab = qd_stream_vocab(source), .row = qd_calloc(n, sizeof *m.row)};
+    measuring m = {.t = t,
+                   .end = end,
+                   .first_row = first_row,
+                   .vocab = qd_stream_vocab(source),
+                   .row = qd_calloc(n, sizeof *m.row)};
     qd_gate g = {.n_tokens = n};
     qd_code rc = QD_OK;
     if (end == NULL || m.row == NULL) {
@@ -37,6 +43,7 @@ qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens
     for (uint64_t s = 0; s < t->n_seqs; s++)
         for (uint64_t i = t->starts[s]; i < t->starts[s + 1]; i++) end[i] = t->starts[s + 1];
     QD_TRY(qd_stream_logits(source, quantized, see, &m, err));
+    QD_TRY(qd_gang_join(gang, m.row, n * sizeof *m.row, err));
     for (uint64_t i = 0; i < n; i++) {
         g.kl += m.row[i].kl;
         g.top1 += m.row[i].same_top;

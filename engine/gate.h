@@ -3,6 +3,7 @@
 #define QD_ENGINE_GATE_H
 
 #include "calib/stream.h"
+#include "engine/gang.h"
 
 typedef struct qd_gate {
     uint64_t n_tokens;                    /* 0: no gate */
@@ -10,9 +11,9 @@ typedef struct qd_gate {
     double perplexity, source_perplexity; /* over all tokens but the first of each sample */
 } qd_gate;
 
-/* Both streams are behind the last layer and hold t. Sums are in the order of tokens. Errors: those of
- * qd_stream_logits(). */
-QD_MUST_CHECK qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens *t, qd_gate *ret,
-                                      qd_err *err);
+/* Both streams are behind the last layer and hold t; in a gang each rank's those of its part, from token first_row on.
+ * Sums are in the order of tokens. Errors: those of qd_stream_logits(). */
+QD_MUST_CHECK qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens *t, uint64_t first_row,
+                                      qd_gang *gang, qd_gate *ret, qd_err *err);
 
 #endif

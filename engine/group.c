@@ -19,6 +19,7 @@ typedef struct chunk {
     float amax;
     qd_nvfp4_sums sums;
     double loss, loss_rtn; /* of GPTQ */
+    uint32_t rank;         /* who does it */
 } chunk;
 
 /* What one thread works in. */
@@ -34,6 +35,7 @@ typedef struct group {
     const float *col_weight;      /* of the scale search; may be NULL */
     chunk *chunks;
     uint64_t n_chunks;
+    uint64_t first, end;       /* chunks of this rank */
     uint8_t **codes, **scales; /* [items of the site] */
     bench *benches;
     qd_lane *lanes;
@@ -55,7 +57,7 @@ static uint64_t number_in_site(const group *g, uint32_t item)
 static qd_code measure(void *arg, unsigned worker, uint64_t task, qd_err *err)
 {
     group *g = arg;
-    chunk *c = &g->chunks[task];
+    chunk *c = &g->chunks[g->first + task];
     float *w = g->benches[worker].w, most = 0;
     qd_code rc = qd_work_rows(g->work, g->site, c->item, c->row, c->n, w, err);
     for (uint64_t i = 0; rc == QD_OK && i < c->n * item_at(g, c->item)->cols; i++) most = fmaxf(most, fabsf(w[i]));
@@ -128,25 +130,50 @@ static void sum_up(chunk *c, const float *w, const float *q, const uint8_t *code
     }
 }
 
+static uint8_t *codes_of(const group *g, const chunk *c)
+{
+    return g->codes[number_in_site(g, c->item)] + c->row * (item_at(g, c->item)->cols / 2);
+}
+
+static uint8_t *scales_of(const group *g, const chunk *c)
+{
+    return g->scales[number_in_site(g, c->item)] + c->row * (item_at(g, c->item)->cols / B);
+}
+
+/* What the chunk's codes mean takes the place of its weights. b->q holds it, too. */
+static void decode_into_layer(const group *g, const chunk *c, const bench *b)
+{
+    const uint64_t cols = item_at(g, c->item)->cols;
+    qd_weight *x = qd_work_weight(g->work, c->item);
+    qd_nvfp4_decode(codes_of(g, c), scales_of(g, c), g->work->run->result[c->item].gs, c->n * cols / B, b->q);
+    g->work->layer->ops->store(x->dtype, b->q, c->n * cols,
+                               (unsigned char *)qd_layer_data(x) + c->row * cols * qd_dtype_bytes(x->dtype));
+}
+
 static qd_code quantize(void *arg, unsigned worker, uint64_t task, qd_err *err)
 {
     group *g = arg;
-    chunk *c = &g->chunks[task];
+    chunk *c = &g->chunks[g->first + task];
     const qd_item *it = item_at(g, c->item);
     bench *b = &g->benches[worker];
-    qd_weight *x = qd_work_weight(g->work, c->item);
-    uint64_t at = number_in_site(g, c->item), n_blocks = c->n * it->cols / B;
-    uint8_t *codes = g->codes[at] + c->row * (it->cols / 2), *scales = g->scales[at] + c->row * (it->cols / B);
+    uint8_t *codes = codes_of(g, c), *scales = scales_of(g, c);
     float gs = g->work->run->result[c->item].gs;
     qd_code rc = qd_work_rows(g->work, g->site, c->item, c->row, c->n, b->w, err);
     if (rc == QD_OK)
         rc = g->factor != NULL ? by_gptq(g, c, worker, gs, codes, scales, err)
                                : to_nearest(g, c, b, gs, codes, scales, err);
     if (rc != QD_OK) return rc;
-    qd_nvfp4_decode(codes, scales, gs, n_blocks, b->q);
-    sum_up(c, b->w, b->q, codes, scales, gs, n_blocks);
-    g->work->layer->ops->store(x->dtype, b->q, c->n * it->cols,
-                               (unsigned char *)qd_layer_data(x) + c->row * it->cols * qd_dtype_bytes(x->dtype));
+    decode_into_layer(g, c, b);
+    sum_up(c, b->w, b->q, codes, scales, gs, c->n * it->cols / B);
+    return QD_OK;
+}
+
+/* A chunk of another rank, once it is here. */
+static qd_code place(void *arg, unsigned worker, uint64_t task, qd_err *err)
+{
+    group *g = arg;
+    (void)err;
+    decode_into_layer(g, &g->chunks[task < g->first ? task : g->end + (task - g->first)], &g->benches[worker]);
     return QD_OK;
 }
 
@@ -186,6 +213,74 @@ static qd_code set_up(group *g, unsigned n_workers, qd_err *err)
         }
     }
     return ok ? QD_OK : qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for its weights", p->items[s->items[0]].name);
+}
+
+/* Even parts of all rows, in the order of ranks. */
+static void share_out(group *g)
+{
+    const qd_gang *gang = g->work->run->gang;
+    const uint32_t n_ranks = qd_gang_size(gang), rank = qd_gang_rank(gang);
+    uint64_t rows = 0, before = 0;
+    for (uint64_t i = 0; i < g->n_chunks; i++) rows += g->chunks[i].n;
+    for (uint64_t i = 0; i < g->n_chunks; before += g->chunks[i++].n) {
+        chunk *c = &g->chunks[i];
+        c->rank = (uint32_t)((before + c->n / 2) * n_ranks / rows);
+        g->first += c->rank < rank;
+        g->end += c->rank <= rank;
+    }
+}
+
+/* Largest weights of chunks that other ranks have looked at. */
+static qd_code join_amaxes(const group *g, qd_err *err)
+{
+    float *all = qd_malloc((g->n_chunks + 1) * sizeof *all);
+    if (all == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the largest weights");
+    for (uint64_t i = 0; i < g->n_chunks; i++) all[i] = g->chunks[i].amax;
+    qd_code rc = qd_gang_max_f32(g->work->run->gang, all, g->n_chunks, err);
+    for (uint64_t i = 0; rc == QD_OK && i < g->n_chunks; i++) g->chunks[i].amax = all[i];
+    qd_free(all);
+    return rc;
+}
+
+/* Between a chunk and its place in what goes over: its figures, codes, scales. Returns the place behind it. */
+static uint8_t *move_chunk(const group *g, chunk *c, bool out, uint8_t *at)
+{
+    const uint64_t cols = item_at(g, c->item)->cols;
+    void *const parts[] = {c, codes_of(g, c), scales_of(g, c)};
+    const uint64_t bytes[] = {sizeof *c, c->n * (cols / 2), c->n * (cols / B)};
+    for (size_t i = 0; at != NULL && i < sizeof parts / sizeof parts[0]; at += bytes[i++])
+        memcpy(out ? at : parts[i], out ? parts[i] : at, bytes[i]);
+    return at;
+}
+
+/* Every rank gets the codes of all. */
+static qd_code join_codes(group *g, qd_tasks *tasks, qd_err *err)
+{
+    qd_gang *gang = g->work->run->gang;
+    const uint32_t n_ranks = qd_gang_size(gang), rank = qd_gang_rank(gang);
+    uint64_t bytes[QD_COMM_RANKS_MAX] = {0}, most = 0;
+    qd_code rc = QD_OK;
+    if (n_ranks == 1) return QD_OK;
+    for (uint64_t i = 0; i < g->n_chunks; i++) {
+        const chunk *c = &g->chunks[i];
+        const uint64_t cols = item_at(g, c->item)->cols;
+        bytes[c->rank] += sizeof *c + c->n * (cols / 2 + cols / B);
+        most = qd_max_u64(most, bytes[c->rank]);
+    }
+    uint8_t *all = qd_malloc(n_ranks * most), *at = all != NULL ? all + rank * most : NULL;
+    if (all == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for codes");
+    for (uint64_t i = g->first; i < g->end; i++) at = move_chunk(g, &g->chunks[i], true, at);
+    memset(at, 0, most - bytes[rank]);
+    QD_TRY(qd_gang_gather(gang, all + rank * most, most, all, err));
+    for (uint32_t r = 0; r < n_ranks; r++) {
+        at = all + r * most;
+        for (uint64_t i = 0; i < g->n_chunks; i++)
+            if (g->chunks[i].rank == r) at = move_chunk(g, &g->chunks[i], false, at);
+    }
+    QD_TRY(qd_tasks_run(tasks, g->n_chunks - (g->end - g->first), place, g, err));
+out:
+    qd_free(all);
+    return rc;
 }
 
 static void tear_down(group *g, unsigned n_workers)
@@ -248,10 +343,7 @@ static qd_code write_item(const group *g, uint32_t item, qd_err *err)
 
 static qd_code close_unit(qd_layer_work *w, uint32_t unit, qd_err *err)
 {
-    qd_hash128 hash;
-    qd_code rc = qd_unit_finish(w->run, unit, err);
-    if (rc == QD_OK) rc = qd_run_unit_hash(w->run, unit, &hash, err);
-    if (rc == QD_OK) rc = qd_journal_add(w->journal, w->run, unit, hash, err);
+    qd_code rc = qd_unit_close(w->run, w->journal, unit, err);
     if (rc == QD_OK) w->run->unit_done[unit] = true;
     return rc;
 }
@@ -314,9 +406,12 @@ qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor 
     if (w->run->plan->method.hessian_scale) QD_TRY(col_weights(w, site, &col_weight, err));
     g.col_weight = col_weight;
     QD_TRY(set_up(&g, tasks->n_threads, err));
-    QD_TRY(qd_tasks_run(tasks, g.n_chunks, measure, &g, err));
+    share_out(&g);
+    QD_TRY(qd_tasks_run(tasks, g.end - g.first, measure, &g, err));
+    QD_TRY(join_amaxes(&g, err));
     scales_of_units(&g);
-    QD_TRY(qd_tasks_run(tasks, g.n_chunks, quantize, &g, err));
+    QD_TRY(qd_tasks_run(tasks, g.end - g.first, quantize, &g, err));
+    QD_TRY(join_codes(&g, tasks, err));
     QD_TRY(write_all(&g, err));
 out:
     tear_down(&g, tasks->n_threads);

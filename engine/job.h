@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "calib/forward.h"
 #include "catalog/template.h"
+#include "engine/gang.h"
 #include "quant/format.h"
 
 #include <stdbool.h>
@@ -50,6 +51,11 @@ typedef struct qd_job_opts {
     const qd_values *values; /* of tmpl */
     const qd_format *format; /* NULL: compressed-tensors */
     const char *device;      /* NULL or "cpu" */
+    /* This rank's end of a gang whose ranks run the same job with the same options; NULL: one rank. Its communicator
+     * was opened with the job's token, which is set when the gang breaks. Rank 0 alone has staging, journal and output;
+     * a member returns when its part is done. */
+    qd_gang *gang;
+    uint32_t n_ranks; /* of a plan that is only shown, where gang is NULL; 0: 1 */
     /* Calibration, for templates that need input scales. Files: text, JSONL, or ids in safetensors (calib/dataset.h);
      * none: the built-in set. 0: the template's, or 128 samples of 512 tokens. */
     const char *const *calib_files;
@@ -72,14 +78,18 @@ typedef struct qd_job_result {
     double calibrate_s, read_quantize_write_s, sync_s, verify_s, total_s; /* the second includes the first */
     qd_forward_stats forward; /* of the calibration pass; zero without one */
     double rel_error;         /* sqrt(sum err^2 / sum w^2) over all quantized weights */
-    uint64_t peak_bytes;      /* anonymous + shared resident memory */
+    uint32_t n_ranks;
+    double device_s;                    /* of all ranks together */
+    uint64_t call_bytes, message_bytes; /* given to collectives, sent in messages; of all ranks */
+    uint64_t peak_bytes;                /* anonymous + shared resident memory */
     char output_digest[QD_HASH_HEX_BYTES];
     char report_path[4096];
 } qd_job_result;
 
 /* Runs the job: OUT_DIR appears whole, or not at all (a resumable OUT_DIR.staging stays after a cancel or a crash).
- * Errors: every class of base/err.h; QD_E_CANCELED when the token was set; QD_E_BUSY when another run holds OUT_DIR or
- * it exists without force. err says how to go on. */
+ * On a member of a gang (rank above 0) neither; ret has its own figures.
+ * Errors: every class of base/err.h; QD_E_GANG when the gang broke; QD_E_CANCELED when the token was set; QD_E_BUSY
+ * when another run holds OUT_DIR or it exists without force. err says how to go on. */
 QD_MUST_CHECK qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_cancel *cancel,
                                  qd_job_result *ret, qd_err *err);
 

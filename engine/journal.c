@@ -12,13 +12,14 @@
 
 #define JOURNAL_BYTES_MAX ((uint64_t)1 << 30)
 
-struct qd_journal {
+typedef struct file_journal {
+    qd_journal base; /* first */
     int fd;
     char *path;
     pthread_mutex_t lock;
-};
+} file_journal;
 
-static qd_code append(qd_journal *j, const qd_buf *line, qd_err *err)
+static qd_code append(file_journal *j, const qd_buf *line, qd_err *err)
 {
     qd_code rc = QD_OK;
     (void)pthread_mutex_lock(&j->lock);
@@ -122,6 +123,62 @@ static size_t replay(const char *text, size_t len, qd_run *run, bool *seen, qd_h
     return good;
 }
 
+static qd_code file_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err)
+{
+    const qd_unit *u = &run->plan->units[unit];
+    char hex[QD_HASH_HEX_BYTES];
+    qd_buf line = {0};
+    qd_hash_hex(hash, hex);
+    qd_buf_printf(&line, "{\"unit\":%u,\"hash\":\"%s\",\"items\":[", unit, hex);
+    for (uint32_t i = 0; u->kind == QD_UNIT_QUANTIZE && i < u->n_items; i++) {
+        const qd_item_result *r = &run->result[u->first_item + i];
+        qd_buf_printf(&line, "%s[%.17g,%.17g,%" PRIu64 ",%" PRIu64 ",%.9g,%.9g]", i == 0 ? "" : ",", r->sums.err2,
+                      r->sums.w2, r->sums.n_clipped, r->sums.n_zero, (double)r->amax, (double)r->gs);
+    }
+    qd_buf_str(&line, "]}\n");
+    qd_code rc = qd_buf_check(&line, err);
+    if (rc == QD_OK) rc = append((file_journal *)j, &line, err);
+    qd_buf_done(&line);
+    return rc;
+}
+
+static qd_code file_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err)
+{
+    const qd_plan *p = run->plan;
+    const char *sep = "";
+    qd_buf line = {0};
+    qd_buf_printf(&line, "{\"layer\":%u,\"inputs\":[", layer);
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const qd_unit *u = &p->units[p->items[i].unit];
+        if (u->kind != QD_UNIT_QUANTIZE || u->layer != (int32_t)layer) continue;
+        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].input_amax);
+        sep = ",";
+    }
+    qd_buf_str(&line, "],\"kv\":[");
+    sep = "";
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        if (p->items[i].kv == 0 || p->units[p->items[i].unit].layer != (int32_t)layer) continue;
+        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].kv_amax);
+        sep = ",";
+    }
+    qd_buf_printf(&line, "],\"error\":%.9g}\n", (double)run->layer_error[layer]);
+    qd_code rc = qd_buf_check(&line, err);
+    if (rc == QD_OK) rc = append((file_journal *)j, &line, err);
+    qd_buf_done(&line);
+    return rc;
+}
+
+static void file_close(qd_journal *base)
+{
+    file_journal *j = (file_journal *)base;
+    if (j->fd >= 0) (void)close(j->fd);
+    (void)pthread_mutex_destroy(&j->lock);
+    qd_free(j->path);
+    qd_free(j);
+}
+
+static const qd_journal_ops k_ops = {file_add, file_add_inputs, file_close};
+
 qd_code qd_journal_open(const char *path, bool resume, qd_run *run, bool *ret_seen, qd_hash128 *ret_hash,
                         bool *ret_fresh, qd_journal **ret, qd_err *err)
 {
@@ -129,8 +186,9 @@ qd_code qd_journal_open(const char *path, bool resume, qd_run *run, bool *ret_se
     char *text = NULL;
     size_t len = 0, good = 0;
     qd_buf line = {0};
-    qd_journal *j = qd_calloc(1, sizeof *j);
+    file_journal *j = qd_calloc(1, sizeof *j);
     if (j == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the journal");
+    j->base.ops = &k_ops;
     j->fd = -1;
     (void)pthread_mutex_init(&j->lock, NULL);
     j->path = qd_strdup(path);
@@ -155,65 +213,11 @@ qd_code qd_journal_open(const char *path, bool resume, qd_run *run, bool *ret_se
         QD_TRY(append(j, &line, err));
     }
     *ret_fresh = good == 0;
-    *ret = j;
+    *ret = &j->base;
     j = NULL;
 out:
     qd_buf_done(&line);
     qd_free(text);
-    qd_journal_close(j);
+    if (j != NULL) file_close(&j->base);
     return rc;
-}
-
-qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err)
-{
-    const qd_unit *u = &run->plan->units[unit];
-    char hex[QD_HASH_HEX_BYTES];
-    qd_buf line = {0};
-    qd_hash_hex(hash, hex);
-    qd_buf_printf(&line, "{\"unit\":%u,\"hash\":\"%s\",\"items\":[", unit, hex);
-    for (uint32_t i = 0; u->kind == QD_UNIT_QUANTIZE && i < u->n_items; i++) {
-        const qd_item_result *r = &run->result[u->first_item + i];
-        qd_buf_printf(&line, "%s[%.17g,%.17g,%" PRIu64 ",%" PRIu64 ",%.9g,%.9g]", i == 0 ? "" : ",", r->sums.err2,
-                      r->sums.w2, r->sums.n_clipped, r->sums.n_zero, (double)r->amax, (double)r->gs);
-    }
-    qd_buf_str(&line, "]}\n");
-    qd_code rc = qd_buf_check(&line, err);
-    if (rc == QD_OK) rc = append(j, &line, err);
-    qd_buf_done(&line);
-    return rc;
-}
-
-qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err)
-{
-    const qd_plan *p = run->plan;
-    const char *sep = "";
-    qd_buf line = {0};
-    qd_buf_printf(&line, "{\"layer\":%u,\"inputs\":[", layer);
-    for (uint32_t i = 0; i < p->n_items; i++) {
-        const qd_unit *u = &p->units[p->items[i].unit];
-        if (u->kind != QD_UNIT_QUANTIZE || u->layer != (int32_t)layer) continue;
-        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].input_amax);
-        sep = ",";
-    }
-    qd_buf_str(&line, "],\"kv\":[");
-    sep = "";
-    for (uint32_t i = 0; i < p->n_items; i++) {
-        if (p->items[i].kv == 0 || p->units[p->items[i].unit].layer != (int32_t)layer) continue;
-        qd_buf_printf(&line, "%s%.9g", sep, (double)run->result[i].kv_amax);
-        sep = ",";
-    }
-    qd_buf_printf(&line, "],\"error\":%.9g}\n", (double)run->layer_error[layer]);
-    qd_code rc = qd_buf_check(&line, err);
-    if (rc == QD_OK) rc = append(j, &line, err);
-    qd_buf_done(&line);
-    return rc;
-}
-
-void qd_journal_close(qd_journal *j)
-{
-    if (j == NULL) return;
-    if (j->fd >= 0) (void)close(j->fd);
-    (void)pthread_mutex_destroy(&j->lock);
-    qd_free(j->path);
-    qd_free(j);
 }

@@ -8,7 +8,17 @@
 
 #include "engine/run.h"
 
+/* SEAM: a file of rank 0, or a member's queue to it (delivery.h). */
 typedef struct qd_journal qd_journal;
+typedef struct qd_journal_ops {
+    qd_code (*add)(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err);
+    qd_code (*add_inputs)(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err);
+    void (*close)(qd_journal *j);
+} qd_journal_ops;
+
+struct qd_journal {
+    const qd_journal_ops *ops;
+};
 
 /* Opens path for appending; a file that is missing, torn at the first line, or of another plan is begun anew
  * (*ret_fresh true). Otherwise every whole line is read: results into run->result, unit hashes into ret_hash[n_units],
@@ -16,9 +26,19 @@ typedef struct qd_journal qd_journal;
 QD_MUST_CHECK qd_code qd_journal_open(const char *path, bool resume, qd_run *run, bool *ret_seen, qd_hash128 *ret_hash,
                                       bool *ret_fresh, qd_journal **ret, qd_err *err);
 /* Appends a finished unit in one write. Threads: any. */
-QD_MUST_CHECK qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash, qd_err *err);
+static inline QD_MUST_CHECK qd_code qd_journal_add(qd_journal *j, const qd_run *run, uint32_t unit, qd_hash128 hash,
+                                                   qd_err *err)
+{
+    return j->ops->add(j, run, unit, hash, err);
+}
 /* Appends the input amaxes of a layer's quantized linears. */
-QD_MUST_CHECK qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err);
-void qd_journal_close(qd_journal *j);
+static inline QD_MUST_CHECK qd_code qd_journal_add_inputs(qd_journal *j, const qd_run *run, uint32_t layer, qd_err *err)
+{
+    return j->ops->add_inputs(j, run, layer, err);
+}
+static inline void qd_journal_close(qd_journal *j)
+{
+    if (j != NULL) j->ops->close(j);
+}
 
 #endif

@@ -245,7 +245,8 @@ static qd_code judge(qd_layerwise *l, qd_err *err)
     qd_gate *g = &l->run->gate;
     double max = l->run->plan->method.max_kl;
     char text[256];
-    qd_code rc = qd_gate_measure(l->held_source, l->held_quantized, l->o->held, g, err);
+    const uint64_t first = (uint64_t)(l->held.ids - l->o->held->ids);
+    qd_code rc = qd_gate_measure(l->held_source, l->held_quantized, l->o->held, first, l->run->gang, g, err);
     if (rc != QD_OK) return rc;
     (void)snprintf(text, sizeof text,
                    "quality on %llu held-back tokens: KL %.5f, same top token %.4f, perplexity %.3f (source %.3f)",

@@ -15,7 +15,8 @@
 typedef struct qd_layerwise_opts {
     const qd_tokens *calib; /* no sequences: none needed */
     const qd_tokens *held;  /* no sequences: no gate */
-    const char *staging;    /* where finished layers are */
+    const char *staging;    /* where finished layers are; of rank 0 */
+    const char *spill_dir;  /* for hidden vectors; may be NULL */
     qd_journal *journal;
     const qd_job_events *events;
     qd_cancel *cancel;

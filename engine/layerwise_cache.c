@@ -46,6 +46,19 @@ qd_code qd_layerwise_cache_begin(qd_layerwise *l, qd_err *err)
     return QD_OK;
 }
 
+qd_code qd_layerwise_cache_reduce(qd_layerwise *l, qd_err *err)
+{
+    const uint64_t cols = l->index.config.n_kv_heads * l->index.config.head_dim;
+    if (l->cache == NULL) return QD_OK;
+    qd_cache_seen *all = &l->cache[0];
+    for (unsigned i = 1; i < l->n_workers; i++) {
+        all->key = fmaxf(all->key, l->cache[i].key);
+        for (uint64_t c = 0; c < cols; c++) all->value[c] = fmaxf(all->value[c], l->cache[i].value[c]);
+    }
+    qd_code rc = qd_gang_max_f32(l->run->gang, &all->key, 1, err);
+    return rc == QD_OK ? qd_gang_max_f32(l->run->gang, all->value, cols, err) : rc;
+}
+
 void qd_layerwise_cache_end(qd_layerwise *l)
 {
     for (unsigned i = 0; l->cache != NULL && i < l->n_workers; i++) qd_free(l->cache[i].value);

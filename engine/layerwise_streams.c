@@ -54,9 +54,10 @@ static uint32_t site_at(const qd_layerwise *l, const qd_site *at)
 static void keep_some(qd_layerwise *l, uint32_t site, const qd_site *at)
 {
     qd_site_sample *s = &l->work->samples[site];
-    if (s->rows == NULL || at->tile >= SAMPLE_TILES || at->rows < SAMPLE_ROWS) return;
+    uint64_t tile = l->first_tile + at->tile;
+    if (s->rows == NULL || tile >= SAMPLE_TILES || at->rows < SAMPLE_ROWS) return;
     for (uint64_t r = 0; r < SAMPLE_ROWS; r++)
-        memcpy(s->rows + (at->tile * SAMPLE_ROWS + r) * at->cols, at->x + r * at->ld, at->cols * sizeof *s->rows);
+        memcpy(s->rows + (tile * SAMPLE_ROWS + r) * at->cols, at->x + r * at->ld, at->cols * sizeof *s->rows);
 }
 
 static qd_code on_source(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
@@ -218,7 +219,7 @@ static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, 
                             .bf16 = !exact,
                             .n_threads = l->n_workers,
                             .memory_bytes = l->run->plan->activation_bytes,
-                            .spill_dir = l->o->staging,
+                            .spill_dir = l->o->spill_dir,
                             .cancel = l->o->cancel,
                             .keep_inputs = quantized && !exact};
     qd_forward_hooks hooks = {.ctx = l,
@@ -255,12 +256,16 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
         l->lanes[i] = (qd_lane){.ops = qd_ops_calibration(), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
     QD_TRY(qd_model_index_open(p->ckpt, &l->index, err));
     QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
-    l->source_tokens = source_tokens(l);
+    const uint32_t rank = qd_gang_rank(l->run->gang), n_ranks = qd_gang_size(l->run->gang);
+    const qd_tokens few = source_tokens(l);
+    l->first_tile = qd_tokens_part(&l->index.config, l->o->calib, rank, n_ranks, &l->calib);
+    (void)qd_tokens_part(&l->index.config, &few, rank, n_ranks, &l->source_tokens);
+    (void)qd_tokens_part(&l->index.config, l->o->held, rank, n_ranks, &l->held);
     if (calib) QD_TRY(open_stream(l, &l->source_tokens, false, false, &l->source, err));
-    if (calib && p->method.gptq) QD_TRY(open_stream(l, l->o->calib, true, false, &l->quantized, err));
+    if (calib && p->method.gptq) QD_TRY(open_stream(l, &l->calib, true, false, &l->quantized, err));
     if (l->o->held->n_seqs != 0) {
-        QD_TRY(open_stream(l, l->o->held, false, true, &l->held_source, err));
-        QD_TRY(open_stream(l, l->o->held, true, true, &l->held_quantized, err));
+        QD_TRY(open_stream(l, &l->held, false, true, &l->held_source, err));
+        QD_TRY(open_stream(l, &l->held, true, true, &l->held_quantized, err));
     }
 out:
     return rc;
@@ -289,13 +294,15 @@ static qd_code merge_parts(qd_layerwise *l, qd_err *err)
             const qd_moments *part = &l->parts[(uint64_t)s * l->n_workers + i];
             if (part->n_channels != 0) qd_moments_merge(&w->moments[s], part);
         }
+    }
+    qd_code rc = qd_layerwise_reduce_moments(l, err);
+    for (uint32_t s = 0; rc == QD_OK && s < w->n_sites; s++)
         if (w->moments[s].bad)
             return qd_fail(err, QD_E_INPUT,
                            "%s: its input holds a value that is not finite: the model overflows on the calibration "
                            "data",
                            l->run->plan->items[w->sites[s].items[0]].name);
-    }
-    return QD_OK;
+    return rc;
 }
 
 qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err *err)
@@ -366,7 +373,8 @@ qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
         QD_TRY(begin_seen(l, &l->seen[i], wanted ? s->n_channels : 0, err));
     }
     if (experts_in != 0) QD_TRY(begin_seen(l, &l->seen[w->n_sites], experts_in, err));
-    rc = qd_stream_run(l->quantized, w->layer, stage, err);
+    QD_TRY(qd_stream_run(l->quantized, w->layer, stage, err));
+    rc = qd_layerwise_reduce_stage(l, err);
 out:
     return rc;
 }

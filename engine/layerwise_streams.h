@@ -25,8 +25,10 @@ typedef struct qd_layerwise {
     qd_lane *lanes; /* [n_workers] of Hessians and their factors; owned */
     unsigned n_workers;
     atomic_ulong n_ticks;
+    qd_tokens calib, held;                   /* this rank's parts */
+    uint64_t first_tile;                     /* of calib, among all */
     qd_stream *source, *quantized;           /* of the calibration tokens; quantized: GPTQ only */
-    qd_tokens source_tokens;                 /* the first of them, where few will do */
+    qd_tokens source_tokens;                 /* of the first ones of all, where few will do */
     qd_stream *held_source, *held_quantized; /* of the gate's */
     qd_layer_work *work;                     /* of the layer that is worked on */
     qd_moments *parts;                       /* [sites of the layer][n_workers] while moments are collected */
@@ -51,11 +53,15 @@ QD_MUST_CHECK qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err
  * Release with qd_layerwise_forget(). */
 QD_MUST_CHECK qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err);
 void qd_layerwise_forget(qd_layerwise *l);
+/* layerwise_gang.c: moments and samples, or what a stage saw, of all ranks. Hessians are sums of floats. */
+QD_MUST_CHECK qd_code qd_layerwise_reduce_moments(qd_layerwise *l, qd_err *err);
+QD_MUST_CHECK qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err);
 /* layerwise_cache.c: largest keys and values while moments are collected; to the layer's projections once scaling is
  * chosen. */
 QD_MUST_CHECK qd_code qd_layerwise_cache_begin(qd_layerwise *l, qd_err *err);
 QD_MUST_CHECK qd_code qd_layerwise_on_cache(void *ctx, uint64_t layer, unsigned worker, const float *k, const float *v,
                                             uint64_t rows, uint64_t cols, qd_err *err);
+QD_MUST_CHECK qd_code qd_layerwise_cache_reduce(qd_layerwise *l, qd_err *err); /* over ranks */
 void qd_layerwise_cache_set(qd_layerwise *l);
 void qd_layerwise_cache_end(qd_layerwise *l);
 /* The stage after whose inputs a site is known. */

@@ -192,6 +192,7 @@ static qd_code hash_plan(qd_plan *p, qd_err *err)
                        p->calib_hash.hi,        p->calib_hash.lo,  p->input_rule,       p->method.gptq,
                        p->method.hessian_scale, p->method.balance, p->method.layerwise, p->method.gate_samples};
     qd_hasher_add(h, head, sizeof head);
+    if (p->n_ranks > 1) qd_hasher_add(h, &p->n_ranks, sizeof p->n_ranks);
     qd_hasher_add(h, p->format->name, strlen(p->format->name) + 1);
     qd_hasher_add(h, p->tmpl->id, strlen(p->tmpl->id) + 1);
     for (uint32_t i = 0; i < p->n_parts; i++) qd_hasher_add(h, p->parts[i].header.data, p->parts[i].header.len);

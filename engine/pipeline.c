@@ -16,6 +16,7 @@ typedef struct pipeline {
     qd_run *run;
     qd_journal *journal;
     qd_sched *sched;
+    qd_delivery *delivery;
     qd_cancel *cancel;
     sem_t compute;
     unsigned char *buffers; /* worker_bytes each */
@@ -39,16 +40,6 @@ void qd_meter_show(qd_meter *m, uint64_t done_bytes, uint64_t n_steps, int32_t l
                          .rate_bytes_s = rate,
                          .n_steps = n_steps};
     m->events->progress(m->events->ctx, &p);
-}
-
-/* The unit is written: nothing of it waits in memory any more, then its journal line. */
-static qd_code close_unit(pipeline *pl, uint32_t unit, qd_err *err)
-{
-    qd_hash128 hash;
-    qd_code rc = qd_unit_finish(pl->run, unit, err);
-    if (rc == QD_OK) rc = qd_run_unit_hash(pl->run, unit, &hash, err);
-    if (rc == QD_OK) rc = qd_journal_add(pl->journal, pl->run, unit, hash, err);
-    return rc;
 }
 
 static qd_code do_task(pipeline *pl, qd_worker *w, const qd_task *t, qd_err *err)
@@ -77,7 +68,7 @@ static qd_code do_task(pipeline *pl, qd_worker *w, const qd_task *t, qd_err *err
         return QD_OK;
     }
     if (rc == QD_OK && qd_sched_wrote(pl->sched, t)) {
-        rc = close_unit(pl, unit, err);
+        rc = qd_unit_close(pl->run, pl->journal, unit, err);
         if (rc == QD_OK) qd_sched_unit_done(pl->sched, unit);
     }
     return rc;
@@ -100,7 +91,7 @@ static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_byte
 {
     const qd_plan *p = pl->run->plan;
     qd_sched_seen seen;
-    bool over = qd_sched_wait(pl->sched, 0, &seen);
+    bool over = qd_sched_wait(pl->sched, 0, &seen) && pl->delivery == NULL;
     qd_meter m = {.events = events,
                   .phase = "quantize",
                   .total_bytes = p->src_bytes,
@@ -108,11 +99,14 @@ static void watch(pipeline *pl, const qd_job_events *events, uint64_t *peak_byte
                   .resumed_bytes = seen.done_bytes,
                   .n_layers = (int32_t)p->n_layers};
     while (!over) {
-        over = qd_sched_wait(pl->sched, WATCH_MS, &seen);
+        qd_err e = {0};
+        if (qd_delivery_turn(pl->delivery, pl->sched, pl->journal, &seen, &over, &e) != QD_OK) {
+            qd_sched_stop(pl->sched, &e);
+            over = true;
+        }
         uint64_t rss = qd_rss_anon_bytes();
         if (rss > *peak_bytes) *peak_bytes = rss;
         if (qd_cancel_asked(pl->cancel)) {
-            qd_err e = {0};
             (void)qd_fail(&e, QD_E_CANCELED, "canceled");
             qd_sched_stop(pl->sched, &e);
         }
@@ -129,11 +123,11 @@ static qd_code flush(qd_run *run, qd_err *err)
     return rc;
 }
 
-qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *events, qd_cancel *cancel,
-                        uint64_t *peak_bytes, qd_err *err)
+qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, qd_delivery *delivery, const qd_job_events *events,
+                        qd_cancel *cancel, uint64_t *peak_bytes, qd_err *err)
 {
     const qd_plan *p = run->plan;
-    pipeline pl = {.run = run, .journal = journal, .cancel = cancel};
+    pipeline pl = {.run = run, .journal = journal, .delivery = delivery, .cancel = cancel};
     qd_pool *pool = NULL;
     qd_code rc = QD_OK;
     size_t slots_bytes = (size_t)(p->n_slots * p->slot_bytes), buffers_bytes = (size_t)(p->n_workers * p->worker_bytes);
@@ -145,15 +139,20 @@ qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *e
         goto out;
     }
     QD_TRY(qd_sched_new(run, slots, &pl.sched, err));
+    qd_delivery_begin(delivery);
     for (uint32_t u = 0; u < p->n_units; u++) /* tensors without elements have no tile that could close them */
-        if (p->units[u].n_tiles == 0 && !run->unit_done[u]) QD_TRY(close_unit(&pl, u, err));
+        if (p->units[u].n_tiles == 0 && !run->unit_done[u] && run->unit_rank[u] == qd_gang_rank(run->gang))
+            QD_TRY(qd_unit_close(run, journal, u, err));
     QD_TRY(qd_pool_start(p->n_workers, "qd-tile", work, &pl, &pool, err));
     qd_cancel_drains(cancel, true); /* a unit that is begun is worth its end: it need not be read again */
     watch(&pl, events, peak_bytes);
     qd_pool_join(pool);
     qd_cancel_drains(cancel, false);
     rc = flush(run, err); /* also after a failure: a resume finds as much as there is */
-    if (qd_sched_result(pl.sched, NULL) != QD_OK) rc = qd_sched_result(pl.sched, err);
+    if (qd_sched_result(pl.sched, NULL) != QD_OK)
+        rc = qd_sched_result(pl.sched, err);
+    else
+        qd_delivery_end(delivery);
 out:
     qd_sched_free(pl.sched);
     (void)sem_destroy(&pl.compute);

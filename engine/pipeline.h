@@ -4,13 +4,15 @@
 #define QD_ENGINE_PIPELINE_H
 
 #include "base/cancel.h"
-#include "engine/journal.h"
+#include "engine/delivery.h"
 
-/* Runs every unit of run that is not done. Calls progress from the calling thread about every 100 ms; *peak_bytes is
+/* Runs every unit of run that is not done; in a gang, those of this rank, while delivery (NULL: one rank) takes what is
+ * finished to rank 0. Calls progress from the calling thread about every 100 ms; *peak_bytes is
  * raised to the largest anonymous + shared resident memory seen. Errors: the first of any worker; QD_E_CANCELED when
  * the token is set. */
-QD_MUST_CHECK qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, const qd_job_events *events, qd_cancel *cancel,
-                                      uint64_t *peak_bytes, qd_err *err);
+QD_MUST_CHECK qd_code qd_pipeline_run(qd_run *run, qd_journal *journal, qd_delivery *delivery,
+                                      const qd_job_events *events, qd_cancel *cancel, uint64_t *peak_bytes,
+                                      qd_err *err);
 
 /* The bytes of progress and rate that a phase reports; shared with verification. */
 typedef struct qd_meter {

@@ -38,6 +38,7 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(qd_method_of(opts, &p.method, err));
     p.recipe = p.method.recipe;
+    p.n_ranks = !p.method.gptq ? 1 : opts->gang != NULL ? qd_gang_size(opts->gang) : opts->n_ranks;
     p.input_rule = p.method.input_rule;
     QD_TRY(qd_plan_select(&p, err));
     const char *kv = qd_values_get(opts->values, "kv_cache");

@@ -138,6 +138,16 @@ static void quality(const qd_run *run, qd_buf *b)
     qd_buf_str(b, "],\n");
 }
 
+/* A job on one rank says nothing of gangs. */
+static void gang(const qd_job_result *res, qd_buf *b)
+{
+    if (res->n_ranks < 2) return;
+    qd_buf_printf(b,
+                  "  \"ranks\": {\"n\": %u, \"device_s\": %.6f, \"collective_bytes\": %" PRIu64
+                  ", \"message_bytes\": %" PRIu64 "},\n",
+                  res->n_ranks, res->device_s, res->call_bytes, res->message_bytes);
+}
+
 qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out, qd_err *err)
 {
     static const char *const rules[] = {
@@ -165,6 +175,7 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
                   ",\n  \"output_digest\": \"%s\",\n  \"relative_error\": %.9g,\n",
                   res->n_quantized, res->n_copied, res->in_bytes, res->out_bytes, res->output_digest, res->rel_error);
     quality(run, out);
+    gang(res, out);
     qd_buf_printf(
         out,
         "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "

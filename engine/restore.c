@@ -8,7 +8,7 @@
 
 enum {
     B = QD_NVFP4_BLOCK,
-    TICK_ROWS = 256
+    STEP_ROWS = 256
 };
 
 typedef struct reader {
@@ -18,7 +18,8 @@ typedef struct reader {
     uint32_t part;
 } reader;
 
-static qd_code read_out(reader *r, uint32_t out, uint64_t off, void *to, uint64_t n, qd_err *err)
+/* Of rank 0's directory. */
+static qd_code read_file(reader *r, uint32_t out, uint64_t off, void *to, uint64_t n, qd_err *err)
 {
     const qd_plan *p = r->w->run->plan;
     const qd_tensor *t = &p->outs[out];
@@ -35,24 +36,35 @@ static qd_code read_out(reader *r, uint32_t out, uint64_t off, void *to, uint64_
     return qd_source_read(r->src, t->off + off, to, n, err);
 }
 
+static qd_code read_out(reader *r, uint32_t out, uint64_t off, void *to, uint64_t n, qd_err *err)
+{
+    qd_gang *g = r->w->run->gang;
+    qd_code rc = qd_gang_rank(g) == 0 ? read_file(r, out, off, to, n, err) : QD_OK;
+    return rc == QD_OK ? qd_gang_share(g, to, n, err) : rc;
+}
+
 static qd_code restore_linear(reader *r, uint32_t item, qd_err *err)
 {
     const qd_item *it = &r->w->run->plan->items[item];
     qd_weight *x = qd_work_weight(r->w, item);
-    uint8_t *codes = qd_malloc(it->cols / 2), *scales = qd_malloc(it->cols / B);
+    uint8_t *codes = qd_malloc(STEP_ROWS * it->cols / 2), *scales = qd_malloc(STEP_ROWS * it->cols / B);
     float *values = qd_malloc(it->cols * sizeof *values), gs = r->w->run->result[item].gs;
     qd_code rc = QD_OK;
     if (x == NULL || codes == NULL || scales == NULL || values == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory", it->name);
         goto out;
     }
-    for (uint64_t row = 0; row < it->rows; row++) {
-        if (row % TICK_ROWS == 0) QD_TRY(qd_work_tick(r->w, err));
-        QD_TRY(read_out(r, it->out[QD_PART_CODES], row * (it->cols / 2), codes, it->cols / 2, err));
-        QD_TRY(read_out(r, it->out[QD_PART_SCALES], row * (it->cols / B), scales, it->cols / B, err));
-        qd_nvfp4_decode(codes, scales, gs, it->cols / B, values);
-        r->w->layer->ops->store(x->dtype, values, it->cols,
-                                (unsigned char *)qd_layer_data(x) + row * it->cols * qd_dtype_bytes(x->dtype));
+    for (uint64_t first = 0; first < it->rows; first += STEP_ROWS) {
+        const uint64_t n = qd_min_u64(STEP_ROWS, it->rows - first), c = it->cols / 2, m = it->cols / B;
+        QD_TRY(qd_work_tick(r->w, err));
+        QD_TRY(read_out(r, it->out[QD_PART_CODES], first * c, codes, n * c, err));
+        QD_TRY(read_out(r, it->out[QD_PART_SCALES], first * m, scales, n * m, err));
+        for (uint64_t i = 0; i < n; i++) {
+            qd_nvfp4_decode(codes + i * c, scales + i * m, gs, m, values);
+            r->w->layer->ops->store(x->dtype, values, it->cols,
+                                    (unsigned char *)qd_layer_data(x) +
+                                        (first + i) * it->cols * qd_dtype_bytes(x->dtype));
+        }
     }
 out:
     qd_free(codes);

@@ -13,10 +13,11 @@ qd_code qd_run_init(const qd_plan *p, qd_run *ret, qd_err *err)
     r.tile_amax = qd_arena_alloc(&r.arena, p->n_tiles, sizeof *r.tile_amax);
     r.result = qd_arena_alloc(&r.arena, p->n_items, sizeof *r.result);
     r.unit_done = qd_arena_alloc(&r.arena, p->n_units, sizeof *r.unit_done);
+    r.unit_rank = qd_arena_alloc(&r.arena, p->n_units, sizeof *r.unit_rank);
     r.layer_inputs = qd_arena_alloc(&r.arena, p->n_layers + 1, sizeof *r.layer_inputs);
     r.layer_error = qd_arena_alloc(&r.arena, p->n_layers + 1, sizeof *r.layer_error);
-    if (r.layer_inputs == NULL || r.layer_error == NULL || r.sink_part == NULL || r.tile_hash == NULL ||
-        r.tile_sums == NULL || r.tile_amax == NULL || r.result == NULL || r.unit_done == NULL) {
+    if (r.unit_rank == NULL || r.layer_inputs == NULL || r.layer_error == NULL || r.sink_part == NULL ||
+        r.tile_hash == NULL || r.tile_sums == NULL || r.tile_amax == NULL || r.result == NULL || r.unit_done == NULL) {
         qd_run_done(&r);
         return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the state of %u tiles", p->n_tiles);
     }

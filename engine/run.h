@@ -4,6 +4,7 @@
 #define QD_ENGINE_RUN_H
 
 #include "ckpt/sink.h"
+#include "engine/gang.h"
 #include "engine/gate.h"
 #include "engine/plan.h"
 #include "gpu/dev.h"
@@ -24,6 +25,7 @@ typedef struct qd_item_result {
 
 typedef struct qd_run {
     const qd_plan *plan;
+    qd_gang *gang; /* NULL: one rank */
     qd_sink *sink;
     uint32_t *sink_part; /* [n_parts] the sink's numbers */
     qd_dev *dev;
@@ -32,6 +34,7 @@ typedef struct qd_run {
     float *tile_amax;         /* [n_tiles] */
     qd_item_result *result;   /* [n_items] */
     bool *unit_done;          /* [n_units] true before the run: resumed */
+    uint32_t *unit_rank;      /* [n_units] who does it in the pipeline: engine/delivery.h */
     bool *layer_inputs;       /* [n_layers] W4A4: the input amaxes of the layer's linears are in result */
     float *layer_error;       /* [n_layers] GPTQ: output error as a part of that of rounding to nearest; 0: not known */
     qd_gate gate;

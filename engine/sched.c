@@ -45,14 +45,18 @@ static void skip_done(qd_sched *s)
     if (s->load_unit < p->n_units) s->load_tile = p->units[s->load_unit].first_tile;
 }
 
-static void note_finished(qd_sched *s, uint32_t unit)
+static void leave_out(qd_sched *s, uint32_t unit)
+{
+    s->finished[unit] = true;
+    while (s->oldest < s->run->plan->n_units && s->finished[s->oldest]) s->oldest++;
+}
+
+static void note_seen(qd_sched *s, uint32_t unit)
 {
     const qd_plan *p = s->run->plan;
     const qd_unit *u = &p->units[unit];
-    s->finished[unit] = true;
     s->done_bytes += u->src_bytes;
     if (u->layer >= 0) s->layer_left[u->layer]--;
-    while (s->oldest < p->n_units && s->finished[s->oldest]) s->oldest++;
     while (s->layer + 1 < (int32_t)p->n_layers && s->layer_left[s->layer + 1] == 0) s->layer++;
 }
 
@@ -86,8 +90,11 @@ qd_code qd_sched_new(const qd_run *run, unsigned char *slots, qd_sched **ret, qd
     for (uint32_t i = 0; i < p->n_tiles; i++) s->tile_slot[i] = QD_NONE;
     for (uint32_t u = 0; u < p->n_units; u++)
         if (p->units[u].layer >= 0) s->layer_left[p->units[u].layer]++;
-    for (uint32_t u = 0; u < p->n_units; u++)
-        if (run->unit_done[u] || p->units[u].n_tiles == 0) note_finished(s, u);
+    for (uint32_t u = 0; u < p->n_units; u++) {
+        bool done = run->unit_done[u] || p->units[u].n_tiles == 0;
+        if (done) note_seen(s, u);
+        if (done || run->unit_rank[u] != qd_gang_rank(run->gang)) leave_out(s, u);
+    }
     skip_done(s);
     *ret = s;
     return QD_OK;
@@ -233,10 +240,18 @@ void qd_sched_drain(qd_sched *s)
 void qd_sched_unit_done(qd_sched *s, uint32_t unit)
 {
     (void)pthread_mutex_lock(&s->lock);
-    note_finished(s, unit);
+    leave_out(s, unit);
+    note_seen(s, unit);
     s->n_open--;
     stop_when_drained(s);
     (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+void qd_sched_unit_came(qd_sched *s, uint32_t unit)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    note_seen(s, unit);
     (void)pthread_mutex_unlock(&s->lock);
 }
 

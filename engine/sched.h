@@ -26,7 +26,8 @@ typedef struct qd_task {
 
 typedef struct qd_sched qd_sched;
 
-/* slots: n_slots areas of plan->slot_bytes, one after the other; not owned. Units with run->unit_done are left out. */
+/* slots: n_slots areas of plan->slot_bytes, one after the other; not owned. Units with run->unit_done and those of
+ * other ranks are left out. */
 QD_MUST_CHECK qd_code qd_sched_new(const qd_run *run, unsigned char *slots, qd_sched **ret, qd_err *err);
 void qd_sched_free(qd_sched *s);
 
@@ -40,6 +41,8 @@ void qd_sched_ready(qd_sched *s, uint32_t unit);
  * qd_sched_unit_done(). */
 bool qd_sched_wrote(qd_sched *s, const qd_task *t);
 void qd_sched_unit_done(qd_sched *s, uint32_t unit);
+/* A unit of another rank is finished: only what is seen changes. */
+void qd_sched_unit_came(qd_sched *s, uint32_t unit);
 /* Stops: every waiting and later qd_sched_next() gives QD_TASK_NONE. The first error is kept. */
 void qd_sched_stop(qd_sched *s, const qd_err *err);
 bool qd_sched_stopped(qd_sched *s);

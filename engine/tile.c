@@ -229,9 +229,9 @@ qd_code qd_tile_copy(qd_worker *w, uint32_t tile, unsigned char *area, qd_err *e
     return qd_sink_put(r->sink, r->sink_part[to.part], to.off, out, to.bytes, err);
 }
 
-/* Nothing of the unit waits in memory any more: what is journaled survives the process. */
-static qd_code flush_outs(const qd_run *r, const qd_unit *u, qd_err *err)
+qd_code qd_unit_flush(const qd_run *r, uint32_t unit, qd_err *err)
 {
+    const qd_unit *u = &r->plan->units[unit];
     qd_code rc = QD_OK;
     for (uint32_t i = u->first_item; i < u->first_item + u->n_items; i++)
         for (int k = 0; k < QD_PART_KIND_COUNT && rc == QD_OK; k++) {
@@ -265,5 +265,14 @@ qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err)
             rc = qd_sink_put(r->sink, r->sink_part[o->file], o->off, value, n, err);
         }
     }
-    return rc == QD_OK ? flush_outs(r, u, err) : rc;
+    return rc == QD_OK ? qd_unit_flush(r, unit, err) : rc;
+}
+
+qd_code qd_unit_close(qd_run *r, qd_journal *journal, uint32_t unit, qd_err *err)
+{
+    qd_hash128 hash;
+    qd_code rc = qd_unit_finish(r, unit, err);
+    if (rc == QD_OK) rc = qd_run_unit_hash(r, unit, &hash, err);
+    if (rc == QD_OK) rc = qd_journal_add(journal, r, unit, hash, err);
+    return rc;
 }

@@ -2,6 +2,7 @@
 #ifndef QD_ENGINE_TILE_H
 #define QD_ENGINE_TILE_H
 
+#include "engine/journal.h"
 #include "engine/sched.h"
 
 #include <semaphore.h>
@@ -27,6 +28,10 @@ QD_MUST_CHECK qd_code qd_tile_copy(qd_worker *w, uint32_t tile, unsigned char *a
 void qd_unit_scale(qd_run *r, uint32_t unit);
 /* All tiles are written: sums of each linear in order, global scales to disk. */
 QD_MUST_CHECK qd_code qd_unit_finish(qd_run *r, uint32_t unit, qd_err *err);
+/* Nothing of the unit waits in memory any more: what is journaled survives the process. */
+QD_MUST_CHECK qd_code qd_unit_flush(const qd_run *r, uint32_t unit, qd_err *err);
+/* qd_unit_finish(), then the unit's journal line. */
+QD_MUST_CHECK qd_code qd_unit_close(qd_run *r, qd_journal *journal, uint32_t unit, qd_err *err);
 /* dtype of a tile's weights once loaded: F8 has become F32. */
 qd_dtype qd_item_loaded_dtype(const qd_item *it);
 

@@ -1,0 +1,159 @@
+#include "cli/ranks.h"
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VARIABLE "QD_GANG_MEMBER" /* "PARENT RANK RANKS INVITE" */
+
+enum {
+    NODES_MAX = 64,
+    END_WAIT_MS = 10000
+};
+
+bool qd_ranks_is_member(void)
+{
+    return getenv(VARIABLE) != NULL;
+}
+
+unsigned qd_ranks_threads(uint32_t n, bool pin)
+{
+    const unsigned cpus = qd_cpu_count();
+    return pin ? cpus : (unsigned)qd_max_u64(1, cpus / n); /* pinned: what is left is its own */
+}
+
+static unsigned node_of(size_t cpu)
+{
+    char path[96];
+    for (unsigned node = 0; node < NODES_MAX; node++) {
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/node%u", cpu, node);
+        if (access(path, F_OK) == 0) return node;
+    }
+    return 0;
+}
+
+/* This process's processors, node by node, in n even parts: the rank-th. */
+static qd_code pin_to(uint32_t rank, uint32_t n, qd_err *err)
+{
+    cpu_set_t all, mine;
+    size_t cpus[CPU_SETSIZE], n_cpus = 0;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return qd_fail_errno(err, QD_E_IO, errno, "--pin");
+    for (unsigned node = 0; node < NODES_MAX; node++)
+        for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(cpu, &all) && node_of(cpu) == node) cpus[n_cpus++] = cpu;
+    CPU_ZERO(&mine);
+    for (size_t i = 0; i < n_cpus; i++)
+        if (i * n / n_cpus == rank) CPU_SET(cpus[i], &mine);
+    if (CPU_COUNT(&mine) == 0) CPU_SET(cpus[rank % n_cpus], &mine); /* more ranks than processors */
+    return sched_setaffinity(0, sizeof mine, &mine) == 0 ? QD_OK : qd_fail_errno(err, QD_E_IO, errno, "--pin");
+}
+
+static qd_code start_member(uint32_t rank, uint32_t n, const char *hex, int argc, char **argv, pid_t *ret, qd_err *err)
+{
+    qd_buf var = {0};
+    posix_spawn_file_actions_t files;
+    char **args = qd_calloc((size_t)argc + 2, sizeof *args), **env = NULL;
+    size_t n_env = 0;
+    qd_code rc = QD_OK;
+    (void)posix_spawn_file_actions_init(&files);
+    while (environ[n_env] != NULL) n_env++;
+    env = qd_calloc(n_env + 2, sizeof *env);
+    qd_buf_printf(&var, VARIABLE "=%ld %u %u %s", (long)getpid(), rank, n, hex);
+    if (args == NULL || env == NULL || var.failed ||
+        posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0) != 0) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for rank %u", rank);
+        goto out;
+    }
+    args[0] = (char *)(uintptr_t) "quantctl";
+    memcpy(args + 1, argv, (size_t)argc * sizeof *args);
+    memcpy(env, environ, n_env * sizeof *env);
+    env[n_env] = var.data;
+    int e = posix_spawn(ret, "/proc/self/exe", &files, NULL, args, env);
+    if (e != 0) {
+        *ret = 0;
+        rc = qd_fail_errno(err, QD_E_IO, e, "rank %u: cannot start", rank);
+    }
+out:
+    (void)posix_spawn_file_actions_destroy(&files);
+    qd_buf_done(&var);
+    qd_free(args);
+    qd_free(env);
+    return rc;
+}
+
+static qd_code lead(qd_ranks *r, uint32_t n, int argc, char **argv, qd_comm_options *o, qd_err *err)
+{
+    qd_comm_invite invite = {.fds = {-1, -1}};
+    char hex[2 * QD_COMM_INVITE_BYTES + 1];
+    qd_code rc = QD_OK;
+    QD_TRY(qd_comm_shm()->invite(n, &invite, err));
+    for (uint32_t i = 0; i < invite.n_bytes; i++) (void)snprintf(hex + 2 * i, 3, "%02x", invite.bytes[i]);
+    for (uint32_t rank = 1; rank < n; rank++) QD_TRY(start_member(rank, n, hex, argc, argv, &r->pids[rank], err));
+    rc = qd_comm_shm()->open(&invite, o, &r->gang.comm, err);
+out:
+    qd_comm_invite_done(&invite);
+    return rc;
+}
+
+/* What a member was told. */
+static qd_code follow(qd_ranks *r, qd_comm_options *o, qd_err *err)
+{
+    char hex[2 * QD_COMM_INVITE_BYTES + 1] = "";
+    uint8_t bytes[QD_COMM_INVITE_BYTES];
+    unsigned rank = 0, n = 0, byte;
+    long parent = 0;
+    uint32_t n_bytes = 0;
+    qd_comm_invite invite;
+    if (sscanf(getenv(VARIABLE), "%ld %u %u %384[0-9a-f]", &parent, &rank, &n, hex) != 4 || rank == 0)
+        return qd_fail(err, QD_E_USAGE, VARIABLE " is for quantctl's own processes");
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if ((long)getppid() != parent) return qd_fail(err, QD_E_GANG, "rank 0 is gone");
+    o->rank = rank;
+    o->n_ranks = n;
+    while (n_bytes < sizeof bytes && sscanf(hex + 2 * n_bytes, "%2x", &byte) == 1) bytes[n_bytes++] = (uint8_t)byte;
+    qd_code rc = qd_comm_invite_from(bytes, n_bytes, &invite, err);
+    return rc == QD_OK ? qd_comm_shm()->open(&invite, o, &r->gang.comm, err) : rc;
+}
+
+qd_code qd_ranks_open(uint32_t n, bool pin, int argc, char **argv, qd_cancel *cancel, qd_ranks *ret, qd_err *err)
+{
+    qd_comm_options o = {.n_ranks = n, .wait_ms = QD_RANKS_WAIT_MS, .cancel = cancel};
+    if (n < 2 || n > QD_COMM_RANKS_MAX)
+        return qd_fail(err, QD_E_USAGE, "--ranks: expected 1 to %d, found %u", QD_COMM_RANKS_MAX, n);
+    qd_code rc = qd_ranks_is_member() ? follow(ret, &o, err) : lead(ret, n, argc, argv, &o, err);
+    if (rc == QD_OK && pin) rc = pin_to(o.rank, o.n_ranks, err);
+    return rc;
+}
+
+static void nap_ms(long ms)
+{
+    const struct timespec t = {.tv_nsec = ms * 1000000};
+    (void)nanosleep(&t, NULL);
+}
+
+void qd_ranks_close(qd_ranks *r)
+{
+    qd_comm_free(r->gang.comm);
+    r->gang.comm = NULL;
+    for (uint32_t i = 0; i < QD_COMM_RANKS_MAX; i++) {
+        for (int ms = 0; r->pids[i] > 0; ms += 5) {
+            pid_t ended = waitpid(r->pids[i], NULL, ms < END_WAIT_MS ? WNOHANG : 0);
+            if (ended == r->pids[i] || (ended < 0 && errno != EINTR)) r->pids[i] = 0;
+            if (ended == 0 && ms + 5 >= END_WAIT_MS) (void)kill(r->pids[i], SIGKILL);
+            if (ended == 0) nap_ms(5);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+/* ranks.h -- `quantctl quantize --ranks N`: N - 1 further processes of this program on this host, a gang over shared
+ * memory. They get the same arguments, and what makes them members in an environment variable. */
+#ifndef QD_CLI_RANKS_H
+#define QD_CLI_RANKS_H
+
+#include "base/cancel.h"
+#include "engine/gang.h"
+
+#include <sys/types.h>
+
+#define QD_RANKS_WAIT_MS 60000u /* for a rank of which nothing is heard */
+
+typedef struct qd_ranks {
+    qd_gang gang;
+    pid_t pids[QD_COMM_RANKS_MAX]; /* of members; 0: none, or waited for */
+} qd_ranks;
+
+/* Whether this process was started as a member. */
+bool qd_ranks_is_member(void);
+/* Starts the members and meets them; in a member, meets the others. argv [argc]: the command's arguments from its name
+ * on. pin: each rank to processors of its own, those of one node where it can. cancel outlives r. *ret zeroed before,
+ * qd_ranks_close() after, also on failure. Errors: QD_E_USAGE (n), QD_E_IO, those of gpu/comm.h. */
+QD_MUST_CHECK qd_code qd_ranks_open(uint32_t n, bool pin, int argc, char **argv, qd_cancel *cancel, qd_ranks *ret,
+                                    qd_err *err);
+/* Leaves the gang and waits for the members to end; who does not is killed. */
+void qd_ranks_close(qd_ranks *r);
+/* Threads of a rank where nothing was said: its share of the processors. */
+unsigned qd_ranks_threads(uint32_t n, bool pin);
+
+#endif
