@@ -43,7 +43,9 @@
     X(qd_api_key, Quantd__ApiKey, quantd__api_key__descriptor)                            \
     X(qd_tenant_limits, Quantd__TenantLimits, quantd__tenant_limits__descriptor)          \
     X(qd_file_meta, Quantd__FileMeta, quantd__file_meta__descriptor)                      \
+    X(qd_child_gang, Quantd__ChildGang, quantd__child_gang__descriptor)                   \
     X(qd_child_start, Quantd__ChildStart, quantd__child_start__descriptor)                \
+    X(qd_child_invite, Quantd__ChildInvite, quantd__child_invite__descriptor)             \
     X(qd_child_stop, Quantd__ChildStop, quantd__child_stop__descriptor)                   \
     X(qd_child_tick, Quantd__ChildTick, quantd__child_tick__descriptor)                   \
     X(qd_child_log, Quantd__ChildLog, quantd__child_log__descriptor)                      \

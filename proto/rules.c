@@ -29,7 +29,9 @@
 #define MSG  QD_RULE_MSG, 0
 
 enum {
-    RANKS_MAX = 65536,
+    RANKS_MAX = 64, /* gpu/comm.h */
+    INVITE_BYTES_MAX = 192,
+    WAIT_MS_MAX = 3600 * 1000,
     ERROR_TEXT_MAX = 1024, /* qd_err's sentence fits */
     LOG_TEXT_MAX = 8192,
     LOG_LINES_MAX = 16384
@@ -172,6 +174,15 @@ static const qd_rule file_meta[] = {
     NEED(qd_file_meta, path, PATH),
     MAY(qd_file_meta, md5, WORD, 32),
 };
+static const qd_rule child_gang[] = {
+    MAY(qd_child_gang, rank, MAX, RANKS_MAX - 1),
+    NEED(qd_child_gang, size, MAX, RANKS_MAX),
+    MAY(qd_child_gang, invite, QD_RULE_BYTES, INVITE_BYTES_MAX),
+    MAY(qd_child_gang, wait_ms, MAX, WAIT_MS_MAX),
+};
+static const qd_rule child_invite[] = {
+    MAY(qd_child_invite, invite, QD_RULE_BYTES, INVITE_BYTES_MAX),
+};
 static const qd_rule child_start[] = {
     NEED(qd_child_start, job_id, ID),
     NEED(qd_child_start, spec, MSG),
@@ -219,6 +230,8 @@ static const qd_rules all[] = {
     RULES(api_key, api_key),
     RULES(tenant_limits, tenant_limits),
     RULES(file_meta, file_meta),
+    RULES(child_gang, child_gang),
+    RULES(child_invite, child_invite),
     RULES(child_start, child_start),
     RULES(child_stop, child_stop),
     RULES(child_log, child_log),
