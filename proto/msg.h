@@ -30,12 +30,14 @@
     X(qd_job_cancel, Quantd__Cancel, quantd__cancel__descriptor)                          \
     X(qd_progress, Quantd__Progress, quantd__progress__descriptor)                        \
     X(qd_report_summary, Quantd__ReportSummary, quantd__report_summary__descriptor)       \
+    X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)               \
     X(qd_job_record, Quantd__JobRecord, quantd__job_record__descriptor)                   \
     X(qd_lease, Quantd__Lease, quantd__lease__descriptor)                                 \
     X(qd_gpu_state, Quantd__GpuState, quantd__gpu_state__descriptor)                      \
     X(qd_worker_heartbeat, Quantd__WorkerHeartbeat, quantd__worker_heartbeat__descriptor) \
     X(qd_worker_order, Quantd__WorkerOrder, quantd__worker_order__descriptor)             \
-    X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)               \
+    X(qd_gang, Quantd__Gang, quantd__gang__descriptor)                                    \
+    X(qd_gang_member, Quantd__GangMember, quantd__gang_member__descriptor)                \
     X(qd_log_line, Quantd__LogLine, quantd__log_line__descriptor)                         \
     X(qd_event_batch, Quantd__EventBatch, quantd__event_batch__descriptor)                \
     X(qd_dead_job, Quantd__DeadJob, quantd__dead_job__descriptor)                         \

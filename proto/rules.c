@@ -92,9 +92,18 @@ static const qd_rule report_summary[] = {
     MAY(qd_report_summary, numerics_id, ID),
     MAY(qd_report_summary, ranks, MAX, RANKS_MAX),
 };
+static const qd_rule reservation[] = {
+    NEED(qd_reservation, ranks_min, MAX, RANKS_MAX),
+    NEED(qd_reservation, ranks_max, MAX, RANKS_MAX),
+    MAY(qd_reservation, build, WORD, 128),
+    NEED(qd_reservation, numerics_id, ID),
+    NEED(qd_reservation, device_class, ID),
+    NEED(qd_reservation, collective_version, WORD, 64),
+    MAY(qd_reservation, host, LINE, 256),
+};
 static const qd_rule job_record[] = {
     NEED(qd_job_record, id, ID),   NEED(qd_job_record, spec, MSG),    NEED(qd_job_record, state, MAX, UINT32_MAX),
-    MAY(qd_job_record, owner, ID), LIST(qd_job_record, failures, 64),
+    MAY(qd_job_record, owner, ID), LIST(qd_job_record, failures, 64), MAY(qd_job_record, ranks, MAX, RANKS_MAX),
 };
 static const qd_rule lease[] = {
     NEED(qd_lease, job_id, ID),
@@ -125,12 +134,19 @@ static const qd_rule worker_order[] = {
     MAY(qd_worker_order, by, LINE, 128),
     MAY(qd_worker_order, reason, TEXT, ERROR_TEXT_MAX),
 };
-static const qd_rule reservation[] = {
-    NEED(qd_reservation, job_id, ID),
-    NEED(qd_reservation, leader, ID),
-    MAY(qd_reservation, ranks_wanted, MAX, RANKS_MAX),
-    NEED(qd_reservation, lane, MSG),
-    MAY(qd_reservation, build, WORD, 128),
+static const qd_rule gang[] = {
+    NEED(qd_gang, job_id, ID),
+    NEED(qd_gang, leader, ID),
+    NEED(qd_gang, number, MAX, UINT32_MAX),
+    NEED(qd_gang, state, MAX, UINT32_MAX),
+    TEXTS(qd_gang, members, RANKS_MAX - 1, ID),
+    MAY(qd_gang, invite, QD_RULE_BYTES, INVITE_BYTES_MAX),
+    MAY(qd_gang, why, TEXT, ERROR_TEXT_MAX),
+};
+static const qd_rule gang_member[] = {
+    NEED(qd_gang_member, worker, ID),
+    NEED(qd_gang_member, job_id, ID),
+    NEED(qd_gang_member, state, MAX, UINT32_MAX),
 };
 static const qd_rule log_line[] = {
     MAY(qd_log_line, text, LINE, LOG_TEXT_MAX),
@@ -223,6 +239,8 @@ static const qd_rules all[] = {
     RULES(worker_heartbeat, worker_heartbeat),
     RULES(worker_order, worker_order),
     RULES(reservation, reservation),
+    RULES(gang, gang),
+    RULES(gang_member, gang_member),
     RULES(log_line, log_line),
     RULES(event_batch, event_batch),
     RULES(dead_job, dead_job),

@@ -45,10 +45,11 @@ static const qd_stream_def streams[] = {
 static const struct {
     const char *prefix, *bucket;
 } keys[QD_KEY_KIND_COUNT] = {
-    [QD_KEY_JOB] = {"job.", QD_BUCKET_JOBS},         [QD_KEY_LEASE] = {"lease.", QD_BUCKET_LIVE},
-    [QD_KEY_WORKER] = {"worker.", QD_BUCKET_LIVE},   [QD_KEY_ORDER] = {"order.", QD_BUCKET_LIVE},
-    [QD_KEY_RESERVE] = {"reserve.", QD_BUCKET_LIVE}, [QD_KEY_APIKEY] = {"key.", QD_BUCKET_ACCESS},
-    [QD_KEY_TENANT] = {"tenant.", QD_BUCKET_ACCESS}, [QD_KEY_FILE] = {"file.", QD_BUCKET_ACCESS},
+    [QD_KEY_JOB] = {"job.", QD_BUCKET_JOBS},       [QD_KEY_LEASE] = {"lease.", QD_BUCKET_LIVE},
+    [QD_KEY_WORKER] = {"worker.", QD_BUCKET_LIVE}, [QD_KEY_ORDER] = {"order.", QD_BUCKET_LIVE},
+    [QD_KEY_GANG] = {"gang.", QD_BUCKET_LIVE},     [QD_KEY_MEMBER] = {"member.", QD_BUCKET_LIVE},
+    [QD_KEY_APIKEY] = {"key.", QD_BUCKET_ACCESS},  [QD_KEY_TENANT] = {"tenant.", QD_BUCKET_ACCESS},
+    [QD_KEY_FILE] = {"file.", QD_BUCKET_ACCESS},
 };
 
 const qd_stream_def *qd_stream_defs(size_t *ret_n)

@@ -26,7 +26,7 @@ enum {
 #define QD_STREAM_DEAD   "QUANT_DEAD"
 #define QD_STREAM_AUDIT  "QUANT_AUDIT"
 #define QD_BUCKET_JOBS   "jobs"   /* job.<id>, name.<tenant>.<escaped name>, idem.<tenant>.<digest> */
-#define QD_BUCKET_LIVE   "live"   /* lease.<job>, worker.<id>, order.<worker>, reserve.<job> */
+#define QD_BUCKET_LIVE   "live"   /* lease.<job>, worker.<id>, order.<worker>, gang.<job>, member.<worker> */
 #define QD_BUCKET_ACCESS "access" /* key.<id>, tenant.<id>, file.<id> */
 
 /* No worker's id: order._clock is written to learn the server's time in bucket "live". */
@@ -41,7 +41,8 @@ enum {
 #define QD_KEYS_LEASES  "lease.>"
 #define QD_KEYS_WORKERS "worker.>"
 #define QD_KEYS_ORDERS  "order.>"
-#define QD_KEYS_RESERVE "reserve.>"
+#define QD_KEYS_GANGS   "gang.>"
+#define QD_KEYS_MEMBERS "member.>"
 #define QD_KEYS_TENANTS "tenant.>"
 #define QD_KEYS_APIKEYS "key.>"
 
@@ -98,7 +99,8 @@ typedef enum qd_key_kind {
     QD_KEY_LEASE,
     QD_KEY_WORKER,
     QD_KEY_ORDER,
-    QD_KEY_RESERVE,
+    QD_KEY_GANG,
+    QD_KEY_MEMBER,
     QD_KEY_APIKEY,
     QD_KEY_TENANT,
     QD_KEY_FILE,
