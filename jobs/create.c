@@ -99,6 +99,10 @@ qd_code qd_jobs_create(qd_jobs *j, const char *id, const qd_job_spec *spec, bool
     QD_TRY(qd_text_set(&rec->id, id, err));
     QD_TRY(qd_msg_copy(&spec->base, &copy, err));
     rec->spec = (qd_job_spec *)(void *)copy;
+    if (spec->ranks_max != 0 && spec->ranks_min > spec->ranks_max) {
+        rc = qd_fail(err, QD_E_INPUT, "ranks %u..%u: expected MIN <= MAX", spec->ranks_min, spec->ranks_max);
+        goto out;
+    }
     rec->state = QD_JOB_PENDING;
     rec->created_ms = rec->updated_ms = qd_jobs_unix_ms(j);
     rc = create(j, rec, unique, err);

@@ -167,15 +167,20 @@ static qd_code hand_back_fn(qd_task *t, void *arg, qd_err *err)
     return QD_OK;
 }
 
-qd_code qd_task_hand_back(qd_task *t, const qd_progress *p, uint64_t device_ms, qd_err *err)
+qd_code qd_task_back_after(qd_task *t, const qd_progress *p, uint64_t device_ms, uint64_t delay_ms, qd_err *err)
 {
     back_args a = {.progress = p, .device_ms = device_ms};
     bool over = false;
     qd_code rc = finish_instead(t, device_ms, &over, err);
     if (over || rc != QD_OK) return rc;
     rc = qd_task_write(t, QD_JOB_RUNNING, QD_JOB_QUEUING, hand_back_fn, &a, err);
-    if (rc == QD_OK) (void)!qd_bus_pull_nak(t->j->bus, &t->msg, 0, NULL);
+    if (rc == QD_OK) (void)!qd_bus_pull_nak(t->j->bus, &t->msg, delay_ms, NULL);
     return rc;
+}
+
+qd_code qd_task_hand_back(qd_task *t, const qd_progress *p, uint64_t device_ms, qd_err *err)
+{
+    return qd_task_back_after(t, p, device_ms, 0, err);
 }
 
 qd_code qd_failure_add(qd_job_record *rec, const qd_job_error *e, qd_err *err)

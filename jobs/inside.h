@@ -10,12 +10,18 @@
 enum {
     QD_JOBS_TRIES = 4, /* of a write that was not answered or lost a race, within one call */
     QD_JOBS_LANES = 2 * (QD_PRIORITY_MAX + 1),
-    QD_FAILURES_KEPT = 16
+    QD_FAILURES_KEPT = 16,
+    QD_SHUNS_MAX = 8
 };
 
 typedef struct qd_leak {
     uint64_t rev, since_ms; /* own clock: a name without a record since then */
 } qd_leak;
+
+typedef struct qd_shun {
+    char job_id[QD_ID_BYTES];
+    uint64_t until_ms; /* own clock */
+} qd_shun;
 
 struct qd_jobs {
     qd_bus *bus;
@@ -39,6 +45,7 @@ struct qd_jobs {
     uint64_t seat_rev, seat_ms; /* ours: its revision and when it was written; else 0 and when another was heard of */
     qd_leak *leaks;             /* owned */
     size_t n_leaks;
+    qd_shun shuns[QD_SHUNS_MAX]; /* whose gangs this worker keeps away from */
 };
 
 static inline uint64_t qd_jobs_unix_ms(const qd_jobs *j)
@@ -66,6 +73,8 @@ QD_MUST_CHECK qd_code qd_record_change(qd_jobs *j, const char *id, qd_record_fn 
                                        uint64_t *ret_rev, qd_err *err);
 /* Owner and ended_ms as the new state wants them. */
 QD_MUST_CHECK qd_code qd_record_unown(qd_job_record *rec, qd_job_state state, qd_err *err);
+/* What its owner waits for; NULL: nothing any more. Takes r. */
+void qd_record_call(qd_job_record *rec, qd_reservation *r);
 void qd_record_end(const qd_jobs *j, qd_job_record *rec, qd_job_state state);
 
 /* name.c */

@@ -43,7 +43,16 @@ typedef struct qd_jobs_bugs {
     bool out_before_staging;   /* a cancel looks for OUT while staging can still become it */
     bool wait_for_no_lease;    /* no lease is made for an owner that died before its first */
     bool keep_name_revision;   /* a name found to be the job's own is not written again */
+    bool member_ignores_lease; /* a member goes on while it can write its own key */
+    bool member_clock_late;    /* its time runs from the answer, not from the question */
+    bool member_any_epoch;     /* it takes any gang that names it for its own */
+    bool gang_not_cleared;     /* a leader does not wait until its members are off */
+    bool no_yield;             /* a leader keeps its job whatever others wait for */
+    bool queue_first;          /* calls are served when the queue is empty */
+    bool keep_call;            /* a dead leader's call holds who has offered itself */
 } qd_jobs_bugs;
+
+struct qd_gang_self;
 
 typedef struct qd_jobs_opts {
     const char *self;           /* id of this worker or gateway */
@@ -58,6 +67,7 @@ typedef struct qd_jobs_opts {
     uint64_t node_retry_ms; /* 0: 600000; how long a node-class failure keeps this worker from a job */
     uint64_t leak_ms;       /* 0: 10 leases; a name without a record is a leak after that */
     uint64_t step_ms;       /* 0: 0; wait of a fetch on each lane */
+    const struct qd_gang_self *gang; /* gang.h; NULL: no rank of a gang: jobs for several workers are left to others */
     qd_jobs_bugs bugs;
 } qd_jobs_opts;
 

@@ -96,6 +96,24 @@ static qd_code look_at_lease(void *ctx, const qd_bus_msg *m, qd_err *err)
     return skip(rc) ? QD_OK : rc;
 }
 
+/* A gang of a job that has ended, or is nobody's. */
+static qd_code look_at_gang(void *ctx, const qd_bus_msg *m, qd_err *err)
+{
+    cleaning *c = ctx;
+    qd_key_kind kind = QD_KEY_GANG;
+    char id[QD_ID_BYTES];
+    qd_job_record *rec = NULL;
+    qd_code rc = qd_key_parse(m->key, &kind, id, err);
+    if (rc == QD_OK) rc = state_of(c->j, id, &rec, err);
+    bool held = rec != NULL && rec->owner[0] != '\0' && !qd_job_state_terminal(rec->state);
+    qd_msg_free(rec);
+    if (rc == QD_OK && !held) {
+        rc = qd_bus_kv_delete(c->j->bus, QD_BUCKET_LIVE, m->key, m->seq, err);
+        if (rc == QD_OK) c->ret->leases++;
+    }
+    return skip(rc) ? QD_OK : rc;
+}
+
 static qd_code look_at_path(void *ctx, const qd_disk_item *item, qd_err *err)
 {
     cleaning *c = ctx;
@@ -131,6 +149,7 @@ static qd_code sweep_bus(cleaning *c, qd_err *err)
     j->n_leaks = c->n_found;
     c->found = NULL;
     QD_TRY(qd_bus_kv_list(j->bus, QD_BUCKET_LIVE, QD_KEYS_LEASES, look_at_lease, c, err));
+    if (j->opts.gang != NULL) QD_TRY(qd_bus_kv_list(j->bus, QD_BUCKET_LIVE, QD_KEYS_GANGS, look_at_gang, c, err));
     if (newest > MARKER_AGE_MS) QD_TRY(qd_bus_kv_compact(j->bus, QD_BUCKET_JOBS, ">", newest - MARKER_AGE_MS, &n, err));
 out:
     return rc;

@@ -78,15 +78,23 @@ qd_code qd_record_change(qd_jobs *j, const char *id, qd_record_fn fn, void *ctx,
     return rc;
 }
 
+void qd_record_call(qd_job_record *rec, qd_reservation *r)
+{
+    qd_msg_free(rec->reservation);
+    rec->reservation = r;
+}
+
 qd_code qd_record_unown(qd_job_record *rec, qd_job_state state, qd_err *err)
 {
     rec->state = state;
+    qd_record_call(rec, NULL);
     return qd_text_set(&rec->owner, NULL, err);
 }
 
 void qd_record_end(const qd_jobs *j, qd_job_record *rec, qd_job_state state)
 {
     rec->state = state;
+    qd_record_call(rec, NULL);
     rec->ended_ms = qd_jobs_unix_ms(j);
 }
 

@@ -1,6 +1,6 @@
 /* take.c -- from a message to a task: the record decides. */
 #include "base/mem.h"
-#include "jobs/task_inside.h"
+#include "jobs/gang_inside.h"
 #include "jobs/worker.h"
 
 #include <inttypes.h>
@@ -71,6 +71,12 @@ static qd_code may_take(qd_jobs *j, qd_bus_msg *m, qd_job_record *rec, uint64_t 
         if (!*ret_give_up) later(j, m, j->opts.lease_ms, ret);
         return QD_OK;
     }
+    bool enough = false; /* a leader of too few would only stand in the way of others */
+    QD_TRY(qd_line_enough(j, rec->spec, &enough, err));
+    if (!enough) {
+        later(j, m, j->opts.lease_ms / 4, ret);
+        return QD_OK;
+    }
     uint32_t most = rec->spec->attempts_max != 0 ? rec->spec->attempts_max : j->opts.attempts_max;
     *ret_give_up = j->opts.bugs.trust_deliveries ? m->delivered > most : rec->attempts >= most;
 out:
@@ -108,6 +114,7 @@ static qd_code take_record(qd_jobs *j, qd_bus_msg *m, const char *id, qd_take *r
         QD_TRY(qd_text_set(&rec->owner, j->self, err));
         rec->attempts++;
         rec->state = QD_JOB_RUNNING;
+        qd_record_call(rec, NULL); /* a former owner's */
         if (rec->started_ms == 0) rec->started_ms = qd_jobs_unix_ms(j);
         rc = qd_record_put(j, rec, rev, &rev, err);
         if (rc == QD_OK || (rc == QD_E_CONFLICT && j->opts.bugs.go_on_after_lost_take)) goto won;

@@ -32,6 +32,9 @@ QD_MUST_CHECK qd_code qd_task_look(qd_task *t, qd_err *err);
 typedef qd_code (*qd_task_fn)(qd_task *t, void *arg, qd_err *err);
 QD_MUST_CHECK qd_code qd_task_write(qd_task *t, qd_job_state from, qd_job_state to, qd_task_fn fn, void *arg,
                                     qd_err *err);
+/* qd_task_hand_back(); the message comes again after delay_ms. */
+QD_MUST_CHECK qd_code qd_task_back_after(qd_task *t, const qd_progress *p, uint64_t device_ms, uint64_t delay_ms,
+                                         qd_err *err);
 /* FAILED: nobody is left to try (the last failure says why), or too many attempts were lost. */
 QD_MUST_CHECK qd_code qd_task_give_up(qd_task *t, qd_err *err);
 /* A copy of p into the record in hand; NULL: nothing. */

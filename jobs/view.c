@@ -91,6 +91,24 @@ bool qd_view_may_hold(const qd_view *v, const qd_lane *lane)
     return !v->synced || (i < v->n_lanes ? v->lanes[i].live != 0 : v->more_lanes);
 }
 
+/* A job begins to call for others, or no longer does. */
+static qd_code set_calls(qd_view *v, qd_view_job *job, bool calls, qd_err *err)
+{
+    if (job->calls == calls) return QD_OK;
+    if (calls) {
+        qd_view_call *list = qd_realloc(v->calls, (v->n_calls + 1) * sizeof *list);
+        if (list == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for %zu calls", v->n_calls + 1);
+        v->calls = list;
+        memcpy(list[v->n_calls++].id, job->seen.id, sizeof job->seen.id);
+    } else {
+        size_t i = 0;
+        while (i < v->n_calls && strcmp(v->calls[i].id, job->seen.id) != 0) i++;
+        if (i < v->n_calls) v->calls[i] = v->calls[--v->n_calls];
+    }
+    job->calls = calls;
+    return QD_OK;
+}
+
 static size_t state_of(qd_job_state s)
 {
     return (unsigned)s < QD_JOB_STATES ? (size_t)s : 0;
@@ -134,7 +152,7 @@ qd_code qd_view_put(qd_view *v, const qd_job_record *rec, uint64_t rev, uint64_t
     job->lane = lane_for(v, &s->lane);
     count_live(v, job, true);
     t->in[state_of(s->state)]++;
-    return QD_OK;
+    return set_calls(v, job, rec->state == QD_JOB_RUNNING && rec->reservation != NULL, err);
 }
 
 void qd_view_remove(qd_view *v, const char *id)
@@ -143,6 +161,7 @@ void qd_view_remove(qd_view *v, const char *id)
     if (job == NULL) return;
     v->tenants[job->tenant].in[state_of(job->seen.state)]--;
     count_live(v, job, false);
+    (void)!set_calls(v, job, false, NULL);
     size_t hole = place_of(v, id), mask = v->cap_index - 1;
     v->index[hole] = 0;
     for (size_t i = (hole + 1) & mask; v->index[i] != 0; i = (i + 1) & mask) { /* close the gap */
@@ -164,6 +183,7 @@ void qd_view_done(qd_view *v, qd_bus *bus)
     qd_free(v->jobs);
     qd_free(v->index);
     qd_free(v->tenants);
+    qd_free(v->calls);
     memset(v, 0, sizeof *v);
 }
 

@@ -29,7 +29,13 @@ typedef struct qd_view_job {
     uint64_t lease_rev, lease_since_ms; /* what the sweep saw of a CANCELING job's lease, and since when */
     uint64_t checked_ms;                /* when its message was last published again */
     size_t tenant, lane;                /* in tenants; in lanes, or QD_VIEW_LANES_MAX */
+    bool calls;                         /* its leader waits for others: it is in view.calls */
+    uint64_t unfit_rev;                 /* this revision's call is not for this worker */
 } qd_view_job;
+
+typedef struct qd_view_call {
+    char id[QD_ID_BYTES];
+} qd_view_call;
 
 typedef struct qd_view {
     qd_bus_feed *feed;
@@ -44,6 +50,8 @@ typedef struct qd_view {
     qd_view_lane lanes[QD_VIEW_LANES_MAX]; /* records say what they like: those above the limit are not told apart */
     size_t n_lanes;
     bool more_lanes;
+    qd_view_call *calls; /* jobs that call for a gang, in no order */
+    size_t n_calls;
 } qd_view;
 
 qd_view_job *qd_view_find(const qd_view *v, const char *id); /* NULL: none */

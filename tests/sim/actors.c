@@ -23,6 +23,11 @@ static bool up(const actor *a)
     return !a->crashed && !sim.stop;
 }
 
+bool sim_up(const actor *a)
+{
+    return up(a);
+}
+
 static bool begin(actor *a)
 {
     a->crashed = false;
@@ -34,6 +39,7 @@ static bool begin(actor *a)
                          .leak_ms = 2 * LEASE_MS,
                          .node_retry_ms = 3 * LEASE_MS,
                          .attempts_max = ATTEMPTS_MAX,
+                         .gang = sim_gangs && a->worker ? &a->gang : NULL,
                          .bugs = sim.bugs};
     a->next_sweep_ms = a->next_beat_ms = 0;
     a->next_leaks_ms = sim_now() + sim_random(4000);
@@ -69,15 +75,7 @@ static void keep_house(actor *a)
                 swept.canceled, swept.names, swept.leases, swept.paths);
 }
 
-typedef enum ending {
-    WORK,
-    FINISH,
-    FAIL,
-    HAND_BACK,
-    CANCELED
-} ending;
-
-static qd_code fail_task(qd_task *t, Quantd__ErrorClass c)
+qd_code sim_fail_task(qd_task *t, Quantd__ErrorClass c)
 {
     qd_job_error e;
     quantd__job_error__init(&e);
@@ -88,8 +86,7 @@ static qd_code fail_task(qd_task *t, Quantd__ErrorClass c)
     return qd_task_fail(t, &e, 1, NULL, NULL);
 }
 
-/* One step of the child; what to do next. */
-static ending work(job *k, qd_task *t, unsigned *step, Quantd__ErrorClass *ret_class, qd_code *ret_rc)
+ending sim_work(job *k, qd_task *t, unsigned *step, Quantd__ErrorClass *ret_class, qd_code *ret_rc)
 {
     uint64_t epoch = qd_task_record(t)->epoch;
     qd_code rc = *step == 0 ? sim_disk_make(k, epoch, NULL) : QD_OK;
@@ -145,13 +142,13 @@ static void run_task(actor *a, qd_task *t)
             if (sim_now() >= a->drain_at_ms)
                 how = HAND_BACK;
             else
-                how = work(k, t, &step, &class, &rc);
+                how = sim_work(k, t, &step, &class, &rc);
         }
         if (rc == QD_E_CANCELED && how == WORK) how = CANCELED;
         if (rc == QD_E_CONFLICT && how == WORK) break; /* fenced */
         if (how == WORK || !up(a)) continue;
         rc = how == FINISH      ? qd_task_finish(t, NULL, 1, NULL)
-             : how == FAIL      ? fail_task(t, class)
+             : how == FAIL      ? sim_fail_task(t, class)
              : how == HAND_BACK ? qd_task_hand_back(t, &p, 1, NULL)
                                 : qd_task_canceled(t, 1, NULL);
         if (!up(a)) break;
@@ -162,7 +159,7 @@ static void run_task(actor *a, qd_task *t)
     qd_task_free(t);
 }
 
-static void heartbeat(actor *a)
+void sim_heartbeat(actor *a)
 {
     qd_worker_heartbeat hb;
     quantd__worker_heartbeat__init(&hb);
@@ -172,6 +169,13 @@ static void heartbeat(actor *a)
     hb.state = QUANTD__WORKER_STATE__WORKER_IDLE;
     hb.device_class = cpu;
     hb.numerics_id = any;
+    char build[] = "b", shm[] = "shm", host[QD_ID_BYTES];
+    if (sim_gangs) {
+        (void)snprintf(host, sizeof host, "%s", a->gang.host);
+        hb.build = build;
+        hb.collective_version = shm;
+        hb.host = host;
+    }
     if (qd_jobs_heartbeat(a->jobs, &hb, NULL) == QD_OK) a->next_beat_ms = sim_now() + LEASE_MS;
 }
 
@@ -188,14 +192,17 @@ static void take_one(actor *a)
     qd_code rc = qd_jobs_take(a->jobs, &m, &how, &t, NULL);
     if (rc == QD_OK && how == QD_TAKE_RUN) {
         check_take(a, t, &before);
-        run_task(a, t);
+        if (sim_gangs)
+            sim_lead_task(a, t);
+        else
+            run_task(a, t);
     }
 }
 
 void sim_worker(void)
 {
     actor *a = sim.now;
-    while (!sim.stop) {
+    while (!sim.stop && (a->retires_at_ms == 0 || sim_now() < a->retires_at_ms)) {
         bool lanes = false;
         if (!begin(a)) {
             end(a);
@@ -203,8 +210,9 @@ void sim_worker(void)
         }
         while (up(a) && !qd_jobs_must_drain(a->jobs) && sim_now() < a->drain_at_ms) {
             if (!lanes) lanes = qd_jobs_lanes_open(a->jobs, "cpu", NULL, NULL) == QD_OK;
-            if (up(a) && sim_now() >= a->next_beat_ms) heartbeat(a);
+            if (up(a) && sim_now() >= a->next_beat_ms) sim_heartbeat(a);
             if (up(a)) keep_house(a);
+            if (up(a) && sim_gangs && sim_follow(a)) continue;
             if (up(a) && lanes) take_one(a);
             if (up(a)) sim_sleep(200 + sim_random(sim_faults() ? 600 : 1500));
         }
@@ -273,6 +281,7 @@ void sim_gateway(void)
             return;
         }
         while (up(a)) {
+            while (sim.load && up(a) && sim.n_created < sim.n_jobs) create_one(a, &sim.jobs[sim.n_created++]);
             if (sim.n_created < sim.n_jobs && sim_chance(20000)) create_one(a, &sim.jobs[sim.n_created++]);
             job *k = &sim.jobs[sim_random(sim.n_jobs)]; /* somebody asks again */
             if (up(a) && k->asked && !k->created && !k->refused && sim_chance(8192)) create_one(a, k);

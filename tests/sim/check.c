@@ -112,6 +112,22 @@ static void check_transition(const job *k, const qd_job_record *r)
     if (r->attempts != attempts) bad_step(k, r, "attempts are wrong");
 }
 
+/* Of jobs that call, the first must not be passed over and over by younger ones. */
+static void check_line(job *k, const qd_job_record *r)
+{
+    bool takes = r->state == QD_JOB_RUNNING && r->epoch > k->epoch;
+    for (size_t i = 0; takes && sim.load && i < sim.n_jobs; i++) {
+        job *older = &sim.jobs[i];
+        bool first = older->calls && (older->created_ms < r->created_ms) &&
+                     older->spec->lane->priority <= k->spec->lane->priority;
+        if (first && ++older->passed > 3 * sim.n_workers)
+            sim_fail("%s calls, and %u younger jobs were taken meanwhile", older->id, older->passed);
+    }
+    k->created_ms = r->created_ms;
+    k->calls = r->state == QD_JOB_RUNNING && r->reservation != NULL;
+    if (!k->calls) k->passed = 0;
+}
+
 static void check_record(const qd_mem_msg *m)
 {
     qd_job_record *r = NULL;
@@ -141,6 +157,7 @@ static void check_record(const qd_mem_msg *m)
         check_transition(k, r);
     }
     if (qd_job_state_terminal(r->state)) check_end(k, r);
+    check_line(k, r);
     if (k->seen && r->epoch != k->epoch) k->taken_from = (uint64_t)k->state;
     k->seen = true;
     k->state = r->state;
@@ -224,11 +241,23 @@ static bool names_quiet(void)
     return true;
 }
 
+void check_member(const job *k, const qd_follow *f)
+{
+    check_step();
+    if (k->epoch != qd_follow_epoch(f) || (k->state != QD_JOB_RUNNING && k->state != QD_JOB_CANCELING))
+        sim_fail("%s: a member of epoch %llu works while the job is %s, epoch %llu", k->id,
+                 (unsigned long long)qd_follow_epoch(f), qd_job_state_name(k->state), (unsigned long long)k->epoch);
+    if (k->gang_epoch != qd_follow_epoch(f) || k->gang_number != qd_follow_number(f))
+        sim_fail("%s: a member of gang %u works while gang %u of epoch %llu does", k->id, qd_follow_number(f),
+                 k->gang_number, (unsigned long long)k->gang_epoch);
+}
+
 static bool leases_quiet(void)
 {
     const qd_mem_stream *t = stream("KV_" QD_BUCKET_LIVE);
     for (size_t i = t->first; i < t->n_slots; i++)
-        if (t->slots[i] != NULL && !t->slots[i]->m.deleted && strncmp(t->slots[i]->m.key, "lease.", 6) == 0)
+        if (t->slots[i] != NULL && !t->slots[i]->m.deleted &&
+            (strncmp(t->slots[i]->m.key, "lease.", 6) == 0 || strncmp(t->slots[i]->m.key, "gang.", 5) == 0))
             return false;
     return true;
 }

@@ -1,6 +1,7 @@
-/* sim -- runs seeds: sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--bug NAME] [--bugs]
+/* sim -- runs seeds: sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--gangs] [--bug NAME] [--bugs]
  *
  * --seeds   A up to and without B (0..2000); each failing one is told, replay it by --seed N --trace
+ * --gangs   worlds with jobs for several workers; else every job is for one
  * --bug     with one mistake switched on; --bugs: each mistake in turn must be found within the seeds */
 #include "tests/sim/sim.h"
 
@@ -36,13 +37,25 @@
     X(out_before_staging)    \
     X(wait_for_no_lease)     \
     X(keep_name_revision)
+#define GANG_BUGS(X)        \
+    X(member_ignores_lease) \
+    X(member_clock_late)    \
+    X(member_any_epoch)     \
+    X(gang_not_cleared)     \
+    X(no_yield)             \
+    X(queue_first)          \
+    X(keep_call)
 
 static const struct {
     const char *name;
     qd_jobs_bugs bugs;
+    bool gangs;
 } all_bugs[] = {
-#define X(b) {#b, {.b = true}},
+#define X(b) {#b, {.b = true}, false},
     BUGS(X)
+#undef X
+#define X(b) {#b, {.b = true}, true},
+        GANG_BUGS(X)
 #undef X
 };
 
@@ -58,11 +71,14 @@ static bool tell_counts(const sim_counts *all, unsigned n)
 {
     static const char *const names[] = {
 #define X(name) #name,
-        SIM_COUNTS(X)
+        SIM_COUNTS(X) GANG_COUNTS(X)
 #undef X
     };
+#define X(name) +1
+    size_t n_counts = 0 SIM_COUNTS(X) + (sim_gangs ? 0 GANG_COUNTS(X) : 0);
+#undef X
     bool each = true;
-    for (size_t c = 0; c < sizeof names / sizeof names[0]; c++) {
+    for (size_t c = 0; c < n_counts; c++) {
         uint64_t sum = 0;
         for (unsigned i = 0; i < n; i++) sum += ((const uint64_t *)&all[i])[c];
         printf("%-14s %9" PRIu64 "\n", names[c], sum);
@@ -90,6 +106,7 @@ static int find_bugs(uint64_t from, uint64_t to, unsigned share, unsigned n)
     int missed = 0;
     for (unsigned b = share; b < N_BUGS; b += n) {
         bool found = false;
+        if (all_bugs[b].gangs != sim_gangs) continue;
         for (uint64_t s = from; s < to && !found; s++) {
             found = !sim_run(s, &all_bugs[b].bugs, false);
             if (found) printf("%-22s found by seed %" PRIu64 ": %s\n", all_bugs[b].name, s, sim.why);
@@ -131,7 +148,7 @@ static int run_all(uint64_t from, uint64_t to, unsigned n, bool bugs, const qd_j
 
 static int usage(void)
 {
-    fprintf(stderr, "sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--bug NAME] [--bugs]\n");
+    fprintf(stderr, "sim [--seeds A..B] [--seed N] [--threads N] [--trace] [--gangs] [--bug NAME] [--bugs]\n");
     return 2;
 }
 
@@ -145,6 +162,8 @@ int main(int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--trace") == 0) {
             trace = true;
+        } else if (strcmp(argv[i], "--gangs") == 0) {
+            sim_gangs = true;
         } else if (strcmp(argv[i], "--bugs") == 0) {
             bugs = true;
         } else if (value != NULL && strcmp(argv[i], "--seeds") == 0) {

@@ -7,6 +7,7 @@
 #define QD_TESTS_SIM_H
 
 #include "bus/bus_mem.h"
+#include "jobs/gang.h"
 #include "jobs/jobs.h"
 #include "jobs/sweep.h"
 #include "jobs/task.h"
@@ -14,6 +15,7 @@
 
 enum {
     JOBS_MAX = 6,
+    JOBS_ROOM = 24, /* a world under full load has more */
     ACTORS_MAX = 8,
     STAGINGS_MAX = 12,
     LEASE_MS = 2000,
@@ -51,6 +53,12 @@ typedef struct job {
     size_t n_stagings, n_trash;
     bool out;
     uint64_t out_epoch, adopted_epoch;
+    /* the gang that works, or did last */
+    uint64_t gang_epoch;
+    uint32_t gang_number, parts; /* parts: of members that are done */
+    uint64_t created_ms;
+    bool calls;
+    unsigned passed; /* younger jobs taken while it calls */
 } job;
 
 typedef struct actor {
@@ -61,6 +69,8 @@ typedef struct actor {
     qd_bus *real; /* NULL between incarnations */
     qd_jobs *jobs;
     uint64_t next_sweep_ms, next_leaks_ms, next_beat_ms, drain_at_ms;
+    qd_gang_self gang;
+    uint64_t retires_at_ms; /* never comes back */
 } actor;
 
 typedef struct profile {
@@ -79,14 +89,16 @@ typedef struct world {
     actor actors[ACTORS_MAX];
     size_t n_actors, n_workers;
     actor *now; /* running */
-    job jobs[JOBS_MAX];
+    bool load;  /* one big job among many small ones, and no faults */
+    job jobs[JOBS_ROOM];
     size_t n_jobs, n_created;
     uint64_t jobs_cursor, live_cursor; /* records seen */
     uint64_t outage_end_ms;
     uint64_t next_quiet_ms, n_switches;
 } world;
 
-extern world sim; /* one a process */
+extern world sim;      /* one a process */
+extern bool sim_gangs; /* worlds with jobs for several workers */
 
 /* What has happened in all seeds so far: a simulation in which one of these never does shows nothing. */
 #define SIM_COUNTS(X) \
@@ -108,9 +120,23 @@ extern world sim; /* one a process */
     X(names_freed)    \
     X(requeues)       \
     X(deletes)
+#define GANG_COUNTS(X) \
+    X(gangs)           \
+    X(gangs_alone)     \
+    X(gangs_broken)    \
+    X(gangs_again)     \
+    X(gangs_given_up)  \
+    X(yields)          \
+    X(too_few)         \
+    X(offers_moved)    \
+    X(members_done)    \
+    X(members_alone)   \
+    X(members_failed)  \
+    X(loads)
 typedef struct sim_counts {
 #define X(name) uint64_t name;
     SIM_COUNTS(X)
+    GANG_COUNTS(X)
 #undef X
 } sim_counts;
 extern sim_counts sim_total;
@@ -134,12 +160,29 @@ qd_code sim_disk_make(job *k, uint64_t epoch, qd_err *err);
 qd_code sim_disk_write(job *k, uint64_t epoch, qd_err *err);
 qd_code sim_disk_commit(job *k, uint64_t epoch, qd_err *err);
 /* actors.c */
+typedef enum ending {
+    WORK,
+    FINISH,
+    FAIL,
+    HAND_BACK,
+    CANCELED
+} ending;
 void sim_worker(void);
 void sim_gateway(void);
+bool sim_up(const actor *a);
+/* One step of the child; what to do next. */
+ending sim_work(job *k, qd_task *t, unsigned *step, Quantd__ErrorClass *ret_class, qd_code *ret_rc);
+qd_code sim_fail_task(qd_task *t, Quantd__ErrorClass c);
+void sim_heartbeat(actor *a);
+/* gang.c */
+void sim_lead_task(actor *a, qd_task *t); /* any task of a world with gangs */
+bool sim_follow(actor *a);                /* false: nobody calls */
+bool sim_make_gangs(void);                /* of a world that is set up otherwise */
 /* check.c */
 void check_step(void);  /* what has been written since the last call */
 bool check_quiet(void); /* all has ended and nothing is left */
 void check_cancel_answer(job *k, qd_code rc);
+void check_member(const job *k, const qd_follow *f); /* its child is about to write */
 void check_take(actor *a, const qd_task *t, const qd_bus_state *before);
 /* world.c */
 bool sim_run(uint64_t seed, const qd_jobs_bugs *bugs, bool trace);

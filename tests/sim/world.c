@@ -9,6 +9,7 @@
 #include <string.h>
 
 world sim;
+bool sim_gangs;
 sim_counts sim_total;
 
 uint64_t sim_now(void)
@@ -166,7 +167,7 @@ static bool set_up(void)
         a->wake_ms = sim_now() + sim_random(500);
         fibre_start((unsigned)i, body);
     }
-    return true;
+    return !sim_gangs || sim_make_gangs();
 }
 
 static void heal(void)
