@@ -11,6 +11,7 @@
 #include "engine/numerics.h"
 #include "proto/subject.h"
 
+#include <ctype.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
