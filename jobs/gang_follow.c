@@ -22,10 +22,10 @@ struct qd_follow {
     uint64_t rec_rev, epoch;
     uint32_t number, rank, size;
     Quantd__MemberState state;
-    bool child, stop, over, untold; /* child: one may run; untold: the key does not say state yet */
-    qd_job_error *error;            /* told with LEFT; owned */
-    uint64_t device_ms, until_ms, due_ms;
-    uint8_t *invite; /* owned */
+    bool child, stop, over, untold;                    /* child: one may run; untold: the key does not say state yet */
+    qd_job_error *error;                               /* told with LEFT; owned */
+    uint64_t device_ms, until_ms, due_ms, patience_ms; /* patience: of an offer, when no lease has been read */
+    uint8_t *invite;                                   /* owned */
     size_t n_invite;
     qd_bus_hint *hint; /* of the gang's key */
     char why[256];
@@ -46,9 +46,15 @@ uint64_t qd_follow_until_ms(const qd_follow *f)
     return f->until_ms;
 }
 
+/* When its leader counts as lost. */
+static uint64_t limit_ms(const qd_follow *f)
+{
+    return f->state == OFFERED ? qd_max_u64(f->until_ms, f->patience_ms) : f->until_ms;
+}
+
 uint64_t qd_follow_due_ms(const qd_follow *f)
 {
-    return qd_min_u64(f->due_ms, f->until_ms);
+    return qd_min_u64(f->due_ms, limit_ms(f));
 }
 
 const qd_job_record *qd_follow_record(const qd_follow *f)
@@ -252,11 +258,12 @@ static void hear(qd_follow *f)
     if (news.n != 0) f->due_ms = 0;
 }
 
-/* The leader was not heard of for a lease: its call is not served again before it changes. */
+/* The leader was not heard of for a lease: its call is left alone for a while, so that this worker is free to take the
+ * job over; it may come back. */
 static void lose_leader(qd_follow *f)
 {
-    qd_view_job *seen = qd_view_find(&f->j->view, f->rec->id);
-    if (f->state == OFFERED && seen != NULL && !f->j->opts.bugs.keep_call) seen->unfit_rev = seen->seen.rev;
+    if (f->state == OFFERED && !f->over && !f->j->opts.bugs.keep_call)
+        qd_line_shun(f->j, f->rec->id, 2 * f->j->opts.lease_ms);
     say(f, "its leader was not heard of for a lease");
     f->stop = f->child;
     f->over = !f->child;
@@ -278,7 +285,7 @@ qd_code qd_follow_step(qd_follow *f, qd_follow_word *ret, qd_err *err)
     hear(f);
     if (f->state == OFFERED) rc = check_line(f, err);
     uint64_t now = qd_jobs_mono_ms(f->j);
-    if (now >= f->until_ms) lose_leader(f);
+    if (now >= limit_ms(f)) lose_leader(f);
     if (rc == QD_OK && !f->over && (now >= f->due_ms || f->untold)) {
         f->due_ms = now + RETRY_MS;
         bool last = f->state == LEFT;
@@ -288,7 +295,7 @@ qd_code qd_follow_step(qd_follow *f, qd_follow_word *ret, qd_err *err)
         else if (rc == QD_OK)
             rc = follow(f, err);
         if (rc == QD_OK && f->due_ms != 0 && !f->untold) f->due_ms = now + f->j->opts.lease_ms / 3;
-        if (qd_jobs_mono_ms(f->j) >= f->until_ms) lose_leader(f);
+        if (qd_jobs_mono_ms(f->j) >= limit_ms(f)) lose_leader(f);
     }
     word(f, ret);
     return rc;
@@ -317,7 +324,7 @@ qd_code qd_follow_look(qd_jobs *j, qd_follow **ret, qd_err *err)
     f->epoch = f->rec->epoch;
     f->state = OFFERED;
     f->untold = true;
-    f->until_ms = qd_jobs_mono_ms(j) + j->opts.lease_ms;
+    f->patience_ms = qd_jobs_mono_ms(j) + j->opts.lease_ms;
     *ret = f;
     f = NULL;
 out:

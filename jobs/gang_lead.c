@@ -218,8 +218,10 @@ static qd_code step_call(qd_lead *l, uint64_t now, qd_lead_word *ret, qd_err *er
     qd_pick p = {.job_id = l->gang->job_id, .epoch = l->gang->epoch, .n_max = l->max - 1};
     bool yield = false, enough = true;
     qd_code rc = QD_OK;
-    if (!l->called) {
+    if (!l->called || l->t->rec->reservation == NULL) { /* it may be gone by a write in doubt */
+        bool again = l->called;
         QD_TRY(qd_task_write(l->t, QD_JOB_RUNNING, QD_JOB_RUNNING, call_fn, NULL, err));
+        if (again) return QD_OK;
         l->called = true;
         l->called_ms = now;
         l->window_ms = l->company_ms = now + window(l);

@@ -39,7 +39,7 @@ static bool begin(actor *a)
                          .leak_ms = 2 * LEASE_MS,
                          .node_retry_ms = 3 * LEASE_MS,
                          .attempts_max = ATTEMPTS_MAX,
-                         .gang = sim_gangs && a->worker ? &a->gang : NULL,
+                         .gang = sim_gangs ? &a->gang : NULL,
                          .bugs = sim.bugs};
     a->next_sweep_ms = a->next_beat_ms = 0;
     a->next_leaks_ms = sim_now() + sim_random(4000);

@@ -11,16 +11,15 @@ bool sim_make_gangs(void)
 {
     bool calm = sim.p.crash + sim.p.stall + sim.p.cut + sim.p.outage + sim.p.disk_error == 0;
     sim.load = calm || sim_chance(6000);
-    size_t n_gateways = sim.n_actors - sim.n_workers;
-    (void)n_gateways;
     uint32_t n = (uint32_t)sim.n_workers;
+    sim.flaky = sim_chance(4000);
     bool retires = n > 1 && !sim.load && sim_chance(20000);
     if (sim.load) {
         sim.p = (profile){.faults_end_ms = 6000, .end_ms = 600000};
         qd_bus_mem_set_faults(sim.mem, NULL);
         sim_total.loads++;
     }
-    for (size_t i = 0; i < sim.n_workers; i++) {
+    for (size_t i = 0; i < sim.n_actors; i++) {
         actor *a = &sim.actors[i];
         a->gang = (qd_gang_self){.build = "b",
                                  .numerics_id = "any",
@@ -111,7 +110,8 @@ static ending lead_step(actor *a, job *k, qd_task *t, leading *g, qd_code *rc)
         start(a, k, t, g->l);
         g->child = true;
     }
-    if (word == QD_LEAD_BROKEN || (g->child && qd_lead_size(g->l) > 1 && sim_faults() && sim_chance(300))) {
+    if (word == QD_LEAD_BROKEN ||
+        (g->child && qd_lead_size(g->l) > 1 && sim_faults() && sim_chance(sim.flaky ? 16000 : 300))) {
         g->child = false;
         return broken(k, g->l, word == QD_LEAD_BROKEN ? qd_lead_why(g->l) : "gang_broken", &g->class);
     }

@@ -89,6 +89,7 @@ typedef struct world {
     actor actors[ACTORS_MAX];
     size_t n_actors, n_workers;
     actor *now; /* running */
+    bool flaky; /* gangs break all the time */
     bool load;  /* one big job among many small ones, and no faults */
     job jobs[JOBS_ROOM];
     size_t n_jobs, n_created;
