@@ -13,6 +13,7 @@ int qd_cmd_diff(int argc, char **argv);
 int qd_cmd_import_gguf(int argc, char **argv);
 int qd_cmd_templates(int argc, char **argv);
 int qd_cmd_models(int argc, char **argv);
+int qd_cmd_selftest(int argc, char **argv);
 int qd_cmd_tokenize(int argc, char **argv);
 
 /* Prints "quantctl: <sentence>" to stderr, or one JSON object {"event":"error",...} to stdout, and returns the exit

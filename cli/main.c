@@ -36,6 +36,7 @@ static const struct {
     {"keys", qd_cmd_keys, "keys of the APIs"},
     {"tenants", qd_cmd_tenants, "what each tenant may use"},
 #endif
+    {"selftest", qd_cmd_selftest, "whether this machine computes what it should"},
     {"tokenize", qd_cmd_tokenize, "token ids of a text, or of a file of chats"},
 };
 

@@ -76,7 +76,7 @@ struct qd_nvml {
 static qd_code load(qd_nvml *n, const char *library, qd_err *err)
 {
     n->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    if (n->library == NULL) return qd_fail(err, QD_E_UNSUPPORTED, "%s: %s", library, dlerror());
+    if (n->library == NULL) return qd_fail(err, QD_E_UNSUPPORTED, "%s", dlerror()); /* which names it */
 #define X(field, symbol, older, needed, parameters)                                                         \
     {                                                                                                       \
         void *found = dlsym(n->library, symbol);                                                            \
