@@ -44,14 +44,16 @@ static void set_input(qd_run *run, const qd_input_site *s, float amax)
     }
 }
 
-/* The layer's linears in the device's form once more, after a change of some. */
-static qd_code pack_again(qd_layer_work *w, uint32_t site, qd_err *err)
+/* A site's linears in the device's form once more: coarse ones for the source's tokens, the others when they are
+ * quantized. */
+static qd_code pack_again(qd_layer_work *w, uint32_t site, bool coarse, qd_err *err)
 {
     const qd_input_site *s = &w->sites[site];
+    const qd_ops *ops = qd_ops_calibration(coarse);
     for (uint32_t i = 0; i < s->n_items; i++) {
         qd_weight *x = qd_work_weight(w, s->items[i]);
-        if (x->packed != NULL) w->layer->ops->weight_unpack(x);
-        qd_code rc = w->layer->ops->weight_pack(x, true, err);
+        if (x->packed != NULL) ops->weight_unpack(x);
+        qd_code rc = ops->weight_pack(x, true, err);
         if (rc == QD_OK) rc = qd_work_tick(w, err);
         if (rc != QD_OK) return rc;
     }
@@ -79,7 +81,7 @@ static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_facto
                        l->run->plan->items[s->items[0]].name);
     set_input(l->run, s, amax);
     qd_code rc = qd_group_quantize(l->work, site, factor, &l->tasks, l->lanes, err);
-    return rc == QD_OK ? pack_again(l->work, site, err) : rc;
+    return rc == QD_OK ? pack_again(l->work, site, false, err) : rc;
 }
 
 /* An expert that saw few tokens knows little of what goes with what: as if it had seen EXPERT_PRIOR tokens more, whose
@@ -215,16 +217,17 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     bool finished = is_finished(l->run, number);
     qd_code rc = QD_OK;
     l->piece = 0;
-    QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(), true, &watch, &layer, err));
+    QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(false), true, &watch, &layer, err));
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
     QD_TRY(begin_work(l, &layer, &work, err));
     l->work = &work;
     if (l->held_source != NULL) QD_TRY(qd_stream_run(l->held_source, &layer, QD_STAGE_ALL, err));
+    for (uint32_t s = 0; calib && s < work.n_sites; s++) QD_TRY(pack_again(&work, s, true, err));
     if (calib) QD_TRY(qd_layerwise_observe(l, !finished, err));
     l->piece++;
     if (finished) {
         QD_TRY(qd_layer_restore(&work, l->o->staging, err));
-        for (uint32_t s = 0; s < work.n_sites; s++) QD_TRY(pack_again(&work, s, err));
+        for (uint32_t s = 0; s < work.n_sites; s++) QD_TRY(pack_again(&work, s, false, err));
         if (calib && l->quantized != NULL) QD_TRY(qd_stream_run(l->quantized, &layer, QD_STAGE_ALL, err));
     } else {
         QD_TRY(quantize_layer(l, err));

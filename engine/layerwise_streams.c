@@ -215,7 +215,7 @@ void qd_layerwise_reading(void *ctx)
 static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, bool exact, qd_stream **ret,
                            qd_err *err)
 {
-    qd_forward_opts opts = {.ops = exact && !quantized ? qd_ops_host("cpu") : qd_ops_calibration(),
+    qd_forward_opts opts = {.ops = exact && !quantized ? qd_ops_host("cpu") : qd_ops_calibration(false),
                             .bf16 = !exact,
                             .n_threads = l->n_workers,
                             .memory_bytes = l->run->plan->activation_bytes,
@@ -253,7 +253,7 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
     l->lanes = qd_calloc(l->n_workers, sizeof *l->lanes);
     if (l->lanes == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for workers");
     for (unsigned i = 0; i < l->n_workers; i++)
-        l->lanes[i] = (qd_lane){.ops = qd_ops_calibration(), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
+        l->lanes[i] = (qd_lane){.ops = qd_ops_calibration(false), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
     QD_TRY(qd_model_index_open(p->ckpt, &l->index, err));
     QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
     const uint32_t rank = qd_gang_rank(l->run->gang), n_ranks = qd_gang_size(l->run->gang);

@@ -11,7 +11,7 @@
 void qd_numerics_id(char ret[QD_NUMERICS_ID_BYTES])
 {
     char text[QD_FORWARD_NUMERICS_BYTES];
-    qd_forward_numerics(qd_ops_calibration(), text);
+    qd_forward_numerics(qd_ops_calibration(false), text);
     (void)snprintf(ret, QD_NUMERICS_ID_BYTES, "cpu-%u-%016" PRIx64, QD_NUMERICS_VERSION,
                    qd_hash64(text, strlen(text), 0));
 }

@@ -40,7 +40,7 @@ static qd_code hash_of(qd_job_tokens *t, qd_err *err)
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a checksum");
     uint64_t n = t->data.n_samples, len = t->data.len;
     char numerics[QD_FORWARD_NUMERICS_BYTES] = "";
-    qd_forward_numerics(qd_ops_calibration(), numerics);
+    qd_forward_numerics(qd_ops_calibration(false), numerics);
     qd_hasher_add(h, numerics, strlen(numerics));
     qd_hasher_add(h, &len, sizeof len);
     qd_hasher_add(h, t->data.ids, n * len * sizeof *t->data.ids);

@@ -40,11 +40,6 @@ QD_VEC static void softmax_row(float *s, uint64_t n, float top, bool bf16)
         for (uint64_t j = 0; j < n; j++) s[j] /= total;
 }
 
-void qd_host_softmax(float *s, uint64_t n, float scale, bool bf16)
-{
-    softmax_row(s, n, scale_row(s, n, scale, bf16), bf16);
-}
-
 /* Queries q0 .. q0 + n of head h. s: room for n x (keys of the block). */
 static qd_code block(qd_lane *l, const qd_attention *a, uint64_t h, uint64_t q0, uint64_t n, float *s, qd_err *err)
 {
@@ -58,7 +53,7 @@ static qd_code block(qd_lane *l, const qd_attention *a, uint64_t h, uint64_t q0,
         uint64_t q = q0 + r, from = a->window != 0 && q + 1 > a->window ? q + 1 - a->window - first : 0;
         float *row = s + r * keys;
         uint64_t to = q + 1 - first;
-        qd_host_softmax(row + from, to - from, a->scale, l->bf16);
+        softmax_row(row + from, to - from, scale_row(row + from, to - from, a->scale, l->bf16), l->bf16);
         for (uint64_t j = 0; j < from; j++) row[j] = 0;
         for (uint64_t j = to; j < keys; j++) row[j] = 0;
     }

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "gpu/host_int8.h"
 #include "gpu/host_ops.h"
+#include "gpu/host_vec.h"
 
 #include <string.h>
 
@@ -29,17 +30,40 @@ static qd_code take_bytes(qd_lane *l, uint64_t n, unsigned char **ret, qd_err *e
     return rc;
 }
 
+/* exp(scale (s - largest)), in place; returns the sum. */
+QD_VEC static float exponentials(float *s, uint64_t n, float scale)
+{
+    float top[QD_VEC_LANES], sum[QD_VEC_LANES] = {0};
+    uint64_t i = 0;
+    for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[0];
+    for (; i + QD_VEC_LANES <= n; i += QD_VEC_LANES)
+        for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[i + (uint64_t)k] > top[k] ? s[i + (uint64_t)k] : top[k];
+    for (; i < n; i++) top[0] = s[i] > top[0] ? s[i] : top[0];
+    for (int k = 1; k < QD_VEC_LANES; k++) top[0] = top[k] > top[0] ? top[k] : top[0];
+    float most = top[0];
+    for (i = 0; i < n; i++) s[i] = qd_exp((s[i] - most) * scale);
+    for (i = 0; i + QD_VEC_LANES <= n; i += QD_VEC_LANES)
+        for (int k = 0; k < QD_VEC_LANES; k++) sum[k] += s[i + (uint64_t)k];
+    for (int k = 0; i < n; i++, k++) sum[k] += s[i];
+    return qd_lanes_sum(sum);
+}
+
+QD_VEC static void divide(float *x, uint64_t n, float by)
+{
+    for (uint64_t i = 0; i < n; i++) x[i] = qd_round_bf16(x[i] / by);
+}
+
 static void pack_head(const qd_attention *a, uint64_t kv, const head *h)
 {
     uint64_t d = a->head_dim;
     for (uint64_t t = 0; t < a->n_tokens; t++)
-        qd_int8_panel_set(a->k + t * a->kv_token + kv * d, h->dim_blocks, (unsigned)(t % COLS),
-                          h->keys + t / COLS * h->dim_blocks * QD_INT8_PART);
+        qd_int8_panel_set(a->k + t * a->kv_token + kv * d, h->dim_blocks, 1, (unsigned)(t % COLS),
+                          h->keys + t / COLS * h->dim_blocks * qd_int8_part(1));
     for (uint64_t c = 0; c < d; c++) {
         for (uint64_t t = 0; t < a->n_tokens; t++) h->column[t] = a->v[t * a->kv_token + kv * d + c];
         for (uint64_t t = a->n_tokens; t < h->token_blocks * B; t++) h->column[t] = 0;
-        qd_int8_panel_set(h->column, h->token_blocks, (unsigned)(c % COLS),
-                          h->values + c / COLS * h->token_blocks * QD_INT8_PART);
+        qd_int8_panel_set(h->column, h->token_blocks, 1, (unsigned)(c % COLS),
+                          h->values + c / COLS * h->token_blocks * qd_int8_part(1));
     }
 }
 
@@ -49,26 +73,26 @@ static qd_code block(qd_lane *l, const qd_attention *a, const head *h, uint64_t 
 {
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
     uint64_t keys = q0 + n, padded = qd_div_up(keys, B) * B;
-    float *out = a->out + q0 * a->out_token + number * a->head_dim, *s = NULL;
+    float *out = a->out + q0 * a->out_token + number * a->head_dim, *s = NULL, sums[QUERIES];
     qd_int8_rows rows;
     qd_code rc = QD_OK;
     QD_TRY(qd_scratch_take(&l->scratch, n, padded, &s, err));
-    QD_TRY(qd_int8_rows_take(l, a->head_dim, &rows, err));
+    QD_TRY(qd_int8_rows_take(l, a->head_dim, 1, &rows, err));
     for (uint64_t r = 0; r < n; r++) qd_int8_rows_set(&rows, r, a->q + (q0 + r) * a->q_token + number * a->q_head);
     for (uint64_t c = 0; c < keys; c += COLS)
-        qd_int8_multiply(&rows, n, h->keys + c / COLS * h->dim_blocks * QD_INT8_PART, s + c, padded,
-                         (unsigned)qd_min_u64(COLS, keys - c));
-    QD_TRY(qd_int8_rows_take(l, padded, &rows, err));
+        qd_int8_multiply(&rows, n, h->keys + c / COLS * h->dim_blocks * qd_int8_part(1), s + c, padded,
+                         (unsigned)qd_min_u64(COLS, keys - c), false);
+    QD_TRY(qd_int8_rows_take(l, padded, 1, &rows, err));
     for (uint64_t r = 0; r < n; r++) {
         float *row = s + r * padded;
-        qd_host_softmax(row, q0 + r + 1, a->scale, true);
+        sums[r] = exponentials(row, q0 + r + 1, a->scale);
         memset(row + q0 + r + 1, 0, (padded - q0 - r - 1) * sizeof *row);
         qd_int8_rows_set(&rows, r, row);
     }
     for (uint64_t c = 0; c < a->head_dim; c += COLS)
-        qd_int8_multiply(&rows, n, h->values + c / COLS * h->token_blocks * QD_INT8_PART, out + c, a->out_token,
-                         (unsigned)qd_min_u64(COLS, a->head_dim - c));
-    qd_host_round(out, a->out_token, n, a->head_dim, NULL, true);
+        qd_int8_multiply(&rows, n, h->values + c / COLS * h->token_blocks * qd_int8_part(1), out + c, a->out_token,
+                         (unsigned)qd_min_u64(COLS, a->head_dim - c), false);
+    for (uint64_t r = 0; r < n; r++) divide(out + r * a->out_token, a->head_dim, sums[r]);
     l->flops += 4 * n * keys * a->head_dim;
 out:
     qd_scratch_back(&l->scratch, mark);
@@ -82,8 +106,8 @@ qd_code qd_host_int8_attention(qd_lane *l, const qd_attention *a, qd_err *err)
     head h = {.dim_blocks = a->head_dim / B, .token_blocks = qd_div_up(a->n_tokens, B)};
     uint64_t group = a->n_heads / a->n_kv_heads;
     qd_code rc = QD_OK;
-    QD_TRY(take_bytes(l, qd_div_up(a->n_tokens, COLS) * h.dim_blocks * QD_INT8_PART, &h.keys, err));
-    QD_TRY(take_bytes(l, qd_div_up(a->head_dim, COLS) * h.token_blocks * QD_INT8_PART, &h.values, err));
+    QD_TRY(take_bytes(l, qd_div_up(a->n_tokens, COLS) * h.dim_blocks * qd_int8_part(1), &h.keys, err));
+    QD_TRY(take_bytes(l, qd_div_up(a->head_dim, COLS) * h.token_blocks * qd_int8_part(1), &h.values, err));
     QD_TRY(qd_scratch_take(&l->scratch, h.token_blocks, B, &h.column, err));
     for (uint64_t number = 0; number < a->n_heads; number++) {
         if (number % group == 0) pack_head(a, number / group, &h);

@@ -32,6 +32,7 @@ void qd_host_bf16_unpack(qd_weight *w);
 qd_code qd_host_int8_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
                             uint64_t ldy, qd_err *err);
 qd_code qd_host_int8_pack(qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_int8_pack_coarse(qd_weight *w, bool bf16, qd_err *err);
 void qd_host_int8_unpack(qd_weight *w);
 /* host_gram.c: the same for sums of outer products */
 qd_code qd_host_gram_begin(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
@@ -39,7 +40,6 @@ qd_code qd_host_gram_begin(qd_lane *l, const float *x, uint64_t ld, uint64_t row
 qd_code qd_host_gram(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
                      uint64_t ldc, qd_err *err);
 /* host_attention.c, host_int8_attention.c, host_delta.c */
-void qd_host_softmax(float *s, uint64_t n, float scale, bool bf16); /* of scale * s, in place; n > 0 */
 qd_code qd_host_int8_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 qd_code qd_host_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 qd_code qd_host_delta_rule(qd_lane *l, const qd_delta *d, qd_err *err);

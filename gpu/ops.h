@@ -153,9 +153,10 @@ struct qd_ops {
  * "cpu-bf16" (BF16 products of oneDNN) for tests and measurements, or "cpu-int8" where the processor has AVX-512 VNNI;
  * NULL is returned for another name. */
 const qd_ops *qd_ops_host(const char *name);
-/* What passes use that gather statistics of inputs: "cpu-int8" (integer products of blocks of 16, gpu/host_int8.c:
- * exact for NVFP4 values, others are rounded to 8 bits a block) where it is the fastest here, else what NULL gives. */
-const qd_ops *qd_ops_calibration(void);
+/* What passes use that gather statistics of inputs: where it is the fastest here "cpu-int8" (integer products of blocks
+ * of 16, gpu/host_int8.c: exact for NVFP4 values, others are rounded to 8 bits a block), else what NULL gives. coarse:
+ * its weight_pack gives a scale to blocks of 64, for what is not NVFP4; the rest is the same. */
+const qd_ops *qd_ops_calibration(bool coarse);
 
 /* Cancel and tick between two pieces of an operation. */
 static inline QD_MUST_CHECK qd_code qd_lane_tick(qd_lane *l, qd_err *err)

@@ -24,6 +24,8 @@ static const qd_ops k_bf16 = TABLE("cpu-bf16", true, qd_host_bf16_pack, qd_host_
 #if defined(__x86_64__)
 static const qd_ops k_int8 = TABLE("cpu-int8", true, qd_host_int8_pack, qd_host_int8_unpack, qd_host_int8_linear,
                                    qd_host_gram_begin, qd_host_gram, qd_host_int8_attention);
+static const qd_ops k_coarse = TABLE("cpu-int8-coarse", true, qd_host_int8_pack_coarse, qd_host_int8_unpack,
+                                     qd_host_int8_linear, qd_host_gram_begin, qd_host_gram, qd_host_int8_attention);
 #endif
 
 /* BF16 products are twice as fast as F32 ones on AMD's processors that have them, and faster still with AMX; Intel's
@@ -43,13 +45,14 @@ static bool bf16_is_faster(void)
 #endif
 }
 
-static const qd_ops *int8_table(void)
+static const qd_ops *int8_table(bool coarse)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-        return &k_int8;
+        return coarse ? &k_coarse : &k_int8;
 #endif
+    (void)coarse;
     return NULL;
 }
 
@@ -59,11 +62,12 @@ const qd_ops *qd_ops_host(const char *name)
     if (name == NULL) return bf16_is_faster() ? &k_bf16 : &k_f32;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (strcmp(all[i]->name, name) == 0) return all[i];
-    return strcmp("cpu-int8", name) == 0 ? int8_table() : NULL;
+    if (strcmp("cpu-int8", name) == 0) return int8_table(false);
+    return strcmp("cpu-int8-coarse", name) == 0 ? int8_table(true) : NULL;
 }
 
-const qd_ops *qd_ops_calibration(void)
+const qd_ops *qd_ops_calibration(bool coarse)
 {
-    const qd_ops *best = qd_ops_host(NULL), *int8 = int8_table();
+    const qd_ops *best = qd_ops_host(NULL), *int8 = int8_table(coarse);
     return best == &k_bf16 || int8 == NULL ? best : int8;
 }
