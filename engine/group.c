@@ -96,6 +96,8 @@ static qd_code by_gptq(group *g, chunk *c, unsigned worker, float gs, uint8_t *c
     rc = qd_gptq_loss(&g->lanes[worker], g->factor, b->w, b->q, c->n, gs, b->scratch, rtn, err);
     if (rc == QD_OK)
         rc = qd_gptq_rows(&g->lanes[worker], g->factor, b->w, c->n, gs, b->scratch, codes, scales, loss, err);
+    for (uint32_t i = 0; rc == QD_OK && i < g->work->run->plan->method.refine; i++)
+        rc = qd_gptq_refine(&g->lanes[worker], g->factor, c->n, b->scratch, codes, scales, loss, err);
     for (uint64_t r = 0; rc == QD_OK && r < c->n; r++) {
         if (!(loss[r] <= rtn[r])) {
             memcpy(codes + r * (cols / 2), b->codes + r * (cols / 2), cols / 2);

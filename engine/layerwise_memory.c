@@ -4,7 +4,7 @@
 #include "engine/layerwise.h"
 
 enum {
-    CHUNK_ROWS = 128, /* of a thread in group.c: weights, what they decode to, and GPTQ's two and a panel */
+    CHUNK_ROWS = 128, /* of a thread in group.c: weights, what they decode to, and GPTQ's three and a panel */
     SAMPLES = 128     /* tokens kept of each input */
 };
 
@@ -29,7 +29,7 @@ void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_
         factor = cols * cols * sizeof(float);
         hessians = qd_hessian_bytes(cols) + (expert_cols != 0 ? p->activation_bytes : 0);
     }
-    uint64_t threads = p->n_compute * (CHUNK_ROWS * (4 * cols + 256) * sizeof(float) + CHUNK_ROWS * cols);
+    uint64_t threads = p->n_compute * (CHUNK_ROWS * (5 * cols + 256) * sizeof(float) + CHUNK_ROWS * cols);
     if (p->method.gptq) threads += p->n_compute * 2 * QD_GRAM_ROWS * cols; /* inputs on their way to a Hessian */
     uint64_t samples = p->method.balance ? 4 * SAMPLES * cols * sizeof(float) : 0;
     if (streams > p->activation_bytes) {

@@ -190,7 +190,8 @@ static qd_code hash_plan(qd_plan *p, qd_err *err)
     uint64_t head[] = {QD_NUMERICS_VERSION,     QD_TILE_BYTES,     p->ckpt->digest,     p->recipe.rule,
                        p->recipe.arith,         p->n_parts,        p->n_items,          p->n_units,
                        p->calib_hash.hi,        p->calib_hash.lo,  p->input_rule,       p->method.gptq,
-                       p->method.hessian_scale, p->method.balance, p->method.layerwise, p->method.gate_samples};
+                       p->method.hessian_scale, p->method.balance, p->method.layerwise, p->method.gate_samples,
+                       p->method.refine};
     qd_hasher_add(h, head, sizeof head);
     if (p->n_ranks > 1) qd_hasher_add(h, &p->n_ranks, sizeof p->n_ranks);
     qd_hasher_add(h, p->format->name, strlen(p->format->name) + 1);

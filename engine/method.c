@@ -49,6 +49,8 @@ qd_code qd_method_of(const qd_job_opts *opts, qd_method *ret, qd_err *err)
         is(qd_values_get(opts->values, "scale_arithmetic"), "ct-exact") ? QD_SCALE_CT_EXACT : QD_SCALE_FP32;
     m.input_rule = is(input, "percentile") ? QD_INPUT_PERCENTILE : is(input, "mse") ? QD_INPUT_MSE : QD_INPUT_MINMAX;
     m.balance = is(qd_values_get(opts->values, "smoothing"), "balanced");
+    const char *refine = qd_values_get(opts->values, "refine");
+    if (m.gptq && refine != NULL) m.refine = (uint32_t)strtoul(refine, NULL, 10);
     gate(opts, &m);
     m.layerwise = m.gptq || m.hessian_scale || m.balance || m.gate_samples != 0;
     m.calibrated = m.layerwise || t->input_scales;

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "gpu/kernels.h"
 #include "quant/gptq_block.h"
+#include "quant/gptq_parts.h"
 
 #include <string.h>
 
@@ -14,7 +15,7 @@ enum {
 uint64_t qd_gptq_scratch(const qd_gptq_factor *f, uint64_t n_rows)
 {
     uint64_t rows = qd_div_up(n_rows, QD_GPTQ_LANES) * QD_GPTQ_LANES;
-    return rows * (2 * f->n + PANEL);
+    return rows * (3 * f->n + PANEL); /* the third is of qd_gptq_refine() */
 }
 
 /* x [n_rows][n] = w in units of 1 / gs, columns in the factor's order. */
@@ -47,9 +48,8 @@ static void block_terms(const qd_gptq_factor *f, uint64_t b, qd_gptq_block *t)
     }
 }
 
-/* Where an element of the block at b goes: its column among the block's 16, which is a block of the weight too. */
-static void store(const qd_gptq_factor *f, uint64_t b, uint64_t row, const uint8_t *code, uint8_t scale, uint8_t *codes,
-                  uint8_t *scales)
+void qd_gptq_store(const qd_gptq_factor *f, uint64_t b, uint64_t row, const uint8_t *code, uint8_t scale,
+                   uint8_t *codes, uint8_t *scales)
 {
     uint64_t block = f->order[b] / QD_NVFP4_BLOCK;
     uint8_t *to = codes + (row * f->n + block * QD_NVFP4_BLOCK) / 2;
@@ -81,14 +81,13 @@ static void quantize_block(const qd_gptq_factor *f, uint64_t p, uint64_t b, cons
                 code[i] = (uint8_t)g.code[i][lane];
                 d[(r + lane) * f->n + b + i] = g.error[i][lane];
             }
-            store(f, b, r + lane, code, (uint8_t)g.scale[lane], codes, scales);
+            qd_gptq_store(f, b, r + lane, code, (uint8_t)g.scale[lane], codes, scales);
             loss[r + lane] += (double)g.loss[lane];
         }
     }
 }
 
-/* The loss that was damped less the damping's part. */
-static void undamp(const qd_gptq_factor *f, const float *d, uint64_t n_rows, double *loss)
+void qd_gptq_undamp(const qd_gptq_factor *f, const float *d, uint64_t n_rows, double *loss)
 {
     for (uint64_t r = 0; r < n_rows; r++) {
         double sum = 0;
@@ -118,7 +117,7 @@ qd_code qd_gptq_rows(qd_lane *lane, const qd_gptq_factor *f, const float *w, uin
         end = p;
         QD_TRY(qd_lane_tick(lane, err));
     }
-    undamp(f, d, n_rows, ret_loss);
+    qd_gptq_undamp(f, d, n_rows, ret_loss);
 out:
     return rc;
 }
@@ -139,6 +138,6 @@ qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, con
         for (uint64_t i = 0; i < f->n; i++) sum += (double)y[r * f->n + i] * (double)y[r * f->n + i];
         ret_loss[r] = sum;
     }
-    undamp(f, d, n_rows, ret_loss);
+    qd_gptq_undamp(f, d, n_rows, ret_loss);
     return qd_lane_tick(lane, err);
 }

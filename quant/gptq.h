@@ -37,6 +37,11 @@ uint64_t qd_gptq_scratch(const qd_gptq_factor *f, uint64_t n_rows);
  * Errors: QD_E_CANCELED, QD_E_NO_MEMORY, QD_E_DEVICE. Threads: scratch and lane are the caller's own. */
 QD_MUST_CHECK qd_code qd_gptq_rows(qd_lane *lane, const qd_gptq_factor *f, const float *w, uint64_t n_rows, float gs,
                                    float *scratch, uint8_t *codes, uint8_t *scales, double *ret_loss, qd_err *err);
+/* One sweep of refinement of what qd_gptq_rows() just left in scratch, codes, scales and loss [n_rows]; the damped loss
+ * of a row never rises. The same errors. Source: coordinate descent on the loss, as in QuantEase (Behdin et al.,
+ * 2309.01885), by blocks with their scale. */
+QD_MUST_CHECK qd_code qd_gptq_refine(qd_lane *lane, const qd_gptq_factor *f, uint64_t n_rows, float *scratch,
+                                     uint8_t *codes, uint8_t *scales, double *loss, qd_err *err);
 /* The same loss of other codes: q [n_rows][n] decoded. */
 QD_MUST_CHECK qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, const float *q,
                                    uint64_t n_rows, float gs, float *scratch, double *ret_loss, qd_err *err);

@@ -279,6 +279,40 @@ static void it_loses_less_than_rounding_to_nearest(void **state)
     done(&m);
 }
 
+/* The damped loss of no row rises, that of all falls, and what is told is what codes and scales have. */
+static void refinement_only_helps(void **state)
+{
+    (void)state;
+    made m;
+    qd_lane lane = {.ops = qd_ops_host("cpu")};
+    qd_err e = {0};
+    quantize(&m, 1, 13, 0.1f);
+    float *scratch = malloc(qd_gptq_scratch(&m.f, ROWS) * sizeof *scratch);
+    double first = 0, last = 0, told = 0;
+    assert_int_equal(qd_gptq_rows(&lane, &m.f, m.w, ROWS, 20000.0f, scratch, m.codes, m.scales, m.loss, &e), QD_OK);
+    for (int i = 0; i < N; i++) m.h[i * N + i] += m.f.damp;
+    double before[ROWS];
+    for (int r = 0; r < ROWS; r++) first += before[r] = loss_of(m.h, m.w + r * N, m.q + r * N);
+    for (int sweep = 0; sweep < 2; sweep++) {
+        assert_int_equal(qd_gptq_refine(&lane, &m.f, ROWS, scratch, m.codes, m.scales, m.loss, &e), QD_OK);
+        qd_nvfp4_decode(m.codes, m.scales, 20000.0f, ROWS * N / B, m.q);
+        last = told = 0;
+        for (int r = 0; r < ROWS; r++) {
+            double now = loss_of(m.h, m.w + r * N, m.q + r * N), own = 0;
+            for (int i = 0; i < N; i++) own += pow((double)m.w[r * N + i] - (double)m.q[r * N + i], 2);
+            assert_true(now <= before[r] * 1.0001);
+            before[r] = now;
+            last += now;
+            told += m.loss[r] / (20000.0 * 20000.0) + (double)m.f.damp * own;
+        }
+        assert_true(fabs(told / last - 1) < 1e-3);
+    }
+    assert_true(last < 0.99 * first);
+    for (int i = 0; i < ROWS * N / B; i++) assert_in_range(m.scales[i], 1, QD_E4M3_MAX_CODE);
+    free(scratch);
+    done(&m);
+}
+
 static void scales_stay_in_the_format(void **state)
 {
     (void)state;
@@ -363,6 +397,7 @@ int main(void)
         cmocka_unit_test(blocks_move_whole_and_the_heaviest_is_first),
         cmocka_unit_test(the_bytes_do_not_depend_on_threads),
         cmocka_unit_test(it_loses_less_than_rounding_to_nearest),
+        cmocka_unit_test(refinement_only_helps),
         cmocka_unit_test(scales_stay_in_the_format),
         cmocka_unit_test(what_cannot_be_factored_is_said_and_damping_helps_where_it_can),
         cmocka_unit_test(a_cancel_ends_the_factorization),

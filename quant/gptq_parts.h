@@ -1,0 +1,13 @@
+/* gptq_parts.h -- private to quant/: what gptq.c and gptq_refine.c share. */
+#ifndef QD_QUANT_GPTQ_PARTS_H
+#define QD_QUANT_GPTQ_PARTS_H
+
+#include "quant/gptq.h"
+
+/* Codes and scale of the block at place b of a row, in the factor's order, to where they are in the weight. */
+void qd_gptq_store(const qd_gptq_factor *f, uint64_t b, uint64_t row, const uint8_t *code, uint8_t scale,
+                   uint8_t *codes, uint8_t *scales);
+/* The loss that was damped less the damping's part; d [n_rows][n] is w - q. */
+void qd_gptq_undamp(const qd_gptq_factor *f, const float *d, uint64_t n_rows, double *loss);
+
+#endif
