@@ -181,6 +181,28 @@ static qd_code lay_out(const char *dir, qd_shapes *s, uint64_t *ret_bytes, qd_er
     return QD_OK;
 }
 
+/* What an index says besides, or otherwise, in words; c's tensors are sorted. */
+static qd_code beside_index(qd_ckpt *c, const char **left_out, qd_err *err)
+{
+    qd_index x = {0};
+    qd_names files = {0};
+    const char *name;
+    json_t *v;
+    uint64_t unknown = 0, absent = 0;
+    qd_code rc = qd_index_load(c->dir, &c->arena, &x, &files, err);
+    if (rc != QD_OK || x.root == NULL) goto out;
+    json_object_foreach(x.weight_map, name, v) unknown += qd_ckpt_find(c, name) == NULL;
+    for (uint32_t i = 0; i < c->n_tensors; i++) absent += json_object_get(x.weight_map, c->tensors[i].name) == NULL;
+    if (unknown + absent == 0) goto out;
+    *left_out = qd_arena_printf(
+        &c->arena, "%s%s%" PRIu64 " tensors of " QD_CKPT_INDEX_NAME "; %" PRIu64 " planned ones are not in it",
+        *left_out != NULL ? *left_out : "", *left_out != NULL ? ", in all " : "", unknown, absent);
+    if (*left_out == NULL) rc = no_memory(c->dir, err);
+out:
+    qd_index_done(&x);
+    return rc;
+}
+
 qd_code qd_ckpt_open_shapes(const char *dir, qd_shapes_fn make, void *ctx, qd_ckpt *ret, const char **ret_left_out,
                             qd_err *err)
 {
@@ -205,6 +227,7 @@ qd_code qd_ckpt_open_shapes(const char *dir, qd_shapes_fn make, void *ctx, qd_ck
     QD_TRY(qd_source_open_header(what, header.data, header.len, header.len + bytes, &src, err));
     QD_TRY(open_files(&c, &files, false, src, err));
     QD_TRY(sort_names(&c, err));
+    QD_TRY(beside_index(&c, &shapes.left_out, err));
     QD_TRY(qd_find_side_files(&c, err));
     c.digest = digest_of(&c);
     *ret_left_out = shapes.left_out;

@@ -16,11 +16,12 @@ typedef struct qd_shapes {
 typedef qd_code (*qd_shapes_fn)(void *ctx, const qd_config *c, const char *what, qd_arena *arena, qd_shapes *ret,
                                 qd_err *err);
 
-/* True when dir has a config.json and neither safetensors files nor an index of some. */
+/* True when dir has a config.json and no safetensors files; there may be an index of them. */
 bool qd_ckpt_lacks_weights(const char *dir);
 /* Opens dir with the tensors that make() gives, in one file of that size that is not there. *ret_left_out as in
- * qd_shapes, in the checkpoint's arena. *ret zeroed before, qd_ckpt_done() after success.
- * Errors: those of make() and of qd_ckpt_open(); QD_E_INPUT for shapes that overflow or more than a header holds. */
+ * qd_shapes, in the checkpoint's arena; where dir has an index, also in how many names it differs. *ret zeroed before,
+ * qd_ckpt_done() after success. Errors: those of make() and of qd_ckpt_open(); QD_E_INPUT for shapes that overflow or
+ * more than a header holds. */
 QD_MUST_CHECK qd_code qd_ckpt_open_shapes(const char *dir, qd_shapes_fn make, void *ctx, qd_ckpt *ret,
                                           const char **ret_left_out, qd_err *err);
 

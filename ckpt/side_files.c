@@ -113,12 +113,11 @@ bool qd_ckpt_lacks_weights(const char *dir)
     qd_arena arena = {0};
     lists l = {0};
     qd_err err = {0};
-    char *config = qd_path_join(dir, "config.json"), *index = qd_path_join(dir, QD_CKPT_INDEX_NAME);
-    bool lacks = config != NULL && index != NULL && qd_path_exists(config) && !qd_path_exists(index) &&
-                 list_dir(dir, &arena, &l, &err) == QD_OK && l.weights.n == 0;
+    char *config = qd_path_join(dir, "config.json");
+    bool lacks =
+        config != NULL && qd_path_exists(config) && list_dir(dir, &arena, &l, &err) == QD_OK && l.weights.n == 0;
     qd_arena_done(&arena);
     qd_free(config);
-    qd_free(index);
     return lacks;
 }
 

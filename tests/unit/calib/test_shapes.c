@@ -6,12 +6,15 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "calib/layer_weights.h"
 #include "calib/shapes.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool is_left_out(const qd_ckpt *c, const qd_tensor *t)
@@ -169,6 +172,56 @@ static void a_forward_pass_can_be_planned_over_shapes_alone(void **state)
     qd_ckpt_done(&c);
 }
 
+static void put_text(const char *dir, const char *name, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(qd_file_replace(path, text, strlen(text), NULL), QD_OK);
+}
+
+static void an_index_without_its_files_says_what_is_missing(void **state)
+{
+    char dir[] = "/tmp/qd-shapes-XXXXXX";
+    qd_ckpt c = {0};
+    qd_err err = {0};
+    const char *left_out = NULL;
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    put_text(dir, "config.json", "{\"model_type\":\"llama\",\"tie_word_embeddings\":true," SMALL "}");
+    put_text(dir, "model.safetensors.index.json",
+             "{\"weight_map\":{\"model.norm.weight\":\"a.safetensors\",\"mtp.x\":\"a.safetensors\","
+             "\"mtp.y\":\"a.safetensors\"}}");
+    assert_true(qd_ckpt_lacks_weights(dir));
+    if (qd_ckpt_open_shapes(dir, qd_model_shapes, NULL, &c, &left_out, &err) != QD_OK) fail_msg("%s", err.msg);
+    assert_string_equal(left_out, "2 tensors of model.safetensors.index.json; 19 planned ones are not in it");
+    qd_ckpt_done(&c);
+    put_text(dir, "a.safetensors", "");
+    assert_false(qd_ckpt_lacks_weights(dir)); /* then it is what it says, and damaged */
+    assert_int_equal(qd_tree_remove(dir, NULL), QD_OK);
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    static const char dir[] = QD_TEST_SOURCE_DIR "/tests/e2e/configs/llama-3-8b";
+    unsigned n_failed = 0;
+    qd_code rc = QD_E_NO_MEMORY;
+    (void)state;
+    qd_json_use_qd_memory();
+    for (unsigned long n = 1; n < 100000 && rc != QD_OK; n += n < 200 ? 1 : 97) {
+        qd_ckpt c = {0};
+        qd_err err = {0};
+        const char *left_out = NULL;
+        qd_fault_arm(QD_FAULT_ALLOC, n, ENOMEM);
+        rc = qd_ckpt_open_shapes(dir, qd_model_shapes, NULL, &c, &left_out, &err);
+        qd_fault_arm(QD_FAULT_ALLOC, 0, 0);
+        if (rc != QD_OK) assert_int_equal(rc, QD_E_NO_MEMORY);
+        n_failed += rc != QD_OK;
+        if (rc == QD_OK) qd_ckpt_done(&c);
+    }
+    assert_int_equal(rc, QD_OK);
+    assert_true(n_failed > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +230,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_known_is_refused),
         cmocka_unit_test(a_config_that_asks_for_millions_of_tensors_is_refused_before_it_takes_memory),
         cmocka_unit_test(a_forward_pass_can_be_planned_over_shapes_alone),
+        cmocka_unit_test(an_index_without_its_files_says_what_is_missing),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,17 +10,19 @@
 
 #include <string.h>
 
+typedef enum flaw {
+    CODE,
+    SCALE,
+    SUM,
+    AMAX,
+    NAN_UNSEEN,
+    DTYPE
+} flaw;
+
 /* The host's device with a mistake in one place. */
 typedef struct flawed {
     qd_dev dev, *host;
-    enum {
-        CODE,
-        SCALE,
-        SUM,
-        AMAX,
-        NAN_UNSEEN,
-        DTYPE
-    } where;
+    flaw where;
 } flawed;
 
 static qd_code flawed_amax(qd_dev *d, qd_dtype dtype, const void *w, uint64_t n, float *ret_amax, bool *ret_finite,
@@ -71,7 +73,7 @@ static void numbers_are_what_their_definitions_say(void **state)
 static void each_mistake_of_an_encoder_is_found(void **state)
 {
     static const struct {
-        int where;
+        flaw where;
         const char *what;
     } flaws[] = {{CODE, "mse of BF16, block 4095"}, {SCALE, "ct-exact of F16, block 0"}, {SUM, "other sums of errors"}};
     (void)state;
