@@ -119,6 +119,14 @@ static void put_report(const qd_report_summary *r, qd_buf *out)
     put_text(out, "output_digest", r->output_digest);
     put_text(out, "numerics_id", r->numerics_id);
     qd_buf_printf(out, ",\"relative_error\":%.9g", r->rel_error);
+    if (r->quality == NULL) return;
+    qd_buf_printf(out,
+                  ",\"quality\":{\"tokens\":%" PRIu64
+                  ",\"kl\":%.9g,\"top1\":%.9g,\"perplexity\":%.9g,\"source_perplexity\":%.9g",
+                  (uint64_t)r->quality->tokens, r->quality->kl, r->quality->top1, r->quality->perplexity,
+                  r->quality->source_perplexity);
+    if (r->quality->max_kl > 0) qd_buf_printf(out, ",\"max_kl\":%.9g", r->quality->max_kl);
+    qd_buf_str(out, "}");
 }
 
 static void put_error(const char *key, const qd_job_error *e, qd_buf *out)

@@ -91,6 +91,11 @@ static void show_job(const qd_job_record *rec, qd_buf *out)
         qd_buf_printf(out, "  report    %s\n  result    %u linears quantized, %u tensors copied, relative error %.4f\n",
                       rec->report->path, (unsigned)rec->report->tensors_quantized,
                       (unsigned)rec->report->tensors_copied, rec->report->rel_error);
+    const qd_quality *q = rec->report == NULL ? NULL : rec->report->quality;
+    if (q != NULL)
+        qd_buf_printf(
+            out, "  quality   KL %.5f, same top token %.4f, perplexity %.3f (source %.3f) on %llu held-back tokens\n",
+            q->kl, q->top1, q->perplexity, q->source_perplexity, (unsigned long long)q->tokens);
 }
 
 typedef qd_code (*one_fn)(qd_remote *r, const char *id, const char *reason, bool json, qd_buf *out, qd_err *err);

@@ -6,6 +6,7 @@
 #include "engine/job.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,6 +116,23 @@ static qd_code settings_of(const Quantd__JobSpec *spec, qd_arena *arena, const c
     return QD_OK;
 }
 
+/* The wire has no numbers that are not finite. */
+static double told(double v)
+{
+    return isfinite(v) ? v : 0;
+}
+
+static void fill_quality(const qd_job_quality *q, Quantd__Quality *ret)
+{
+    quantd__quality__init(ret);
+    ret->tokens = q->n_tokens;
+    ret->kl = told(q->kl);
+    ret->top1 = told(q->top1);
+    ret->perplexity = told(q->perplexity);
+    ret->source_perplexity = told(q->source_perplexity);
+    ret->max_kl = told(q->max_kl);
+}
+
 static void fill_report(const qd_job_result *result, qd_child_report *ret)
 {
     Quantd__ReportSummary *s = &ret->summary;
@@ -130,6 +148,8 @@ static void fill_report(const qd_job_result *result, qd_child_report *ret)
     s->source_bytes = result->in_bytes;
     s->output_bytes = result->out_bytes;
     s->rel_error = result->rel_error;
+    fill_quality(&result->quality, &ret->quality);
+    if (ret->quality.tokens != 0) s->quality = &ret->quality;
     s->ranks = 1;
 }
 

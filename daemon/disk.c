@@ -151,9 +151,26 @@ out:
     return rc;
 }
 
+/* As the child would have told it, had it lived to. */
+static qd_code read_quality(json_t *o, const char *path, qd_quality **ret, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    if (o == NULL) return QD_OK;
+    qd_quality *q = *ret = qd_quality_new();
+    if (q == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a report");
+    QD_TRY(qd_json_u64(o, "tokens", path, INT64_MAX, &q->tokens, err));
+    QD_TRY(qd_json_num_or(o, "kl", path, 0, &q->kl, err));
+    QD_TRY(qd_json_num_or(o, "top1", path, 0, &q->top1, err));
+    QD_TRY(qd_json_num_or(o, "perplexity", path, 0, &q->perplexity, err));
+    QD_TRY(qd_json_num_or(o, "source_perplexity", path, 0, &q->source_perplexity, err));
+    rc = qd_json_num_or(o, "max_kl", path, 0, &q->max_kl, err);
+out:
+    return rc;
+}
+
 static qd_code read_report(const char *path, qd_report_summary *ret, qd_err *err)
 {
-    json_t *report = NULL;
+    json_t *report = NULL, *quality = NULL;
     uint64_t quantized = 0, copied = 0;
     const char *digest = "", *numerics = "";
     qd_hash128 hash;
@@ -164,6 +181,8 @@ static qd_code read_report(const char *path, qd_report_summary *ret, qd_err *err
     QD_TRY(qd_json_u64(report, "source_bytes", path, INT64_MAX, &ret->source_bytes, err));
     QD_TRY(qd_json_u64(report, "output_bytes", path, INT64_MAX, &ret->output_bytes, err));
     QD_TRY(qd_json_num_or(report, "relative_error", path, 0, &ret->rel_error, err));
+    QD_TRY(qd_json_obj_or(report, "quality", path, &quality, err));
+    QD_TRY(read_quality(quality, path, &ret->quality, err));
     QD_TRY(qd_json_str_or(report, "output_digest", path, "", &digest, err));
     QD_TRY(qd_json_str_or(report, "numerics_id", path, "", &numerics, err));
     if ((digest[0] != '\0' && !qd_hash_from_hex(digest, &hash)) || (numerics[0] != '\0' && !qd_id_ok(numerics))) {

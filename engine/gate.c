@@ -25,7 +25,7 @@ static qd_code see(void *ctx, uint64_t first, uint64_t n, const float *a, const 
 }
 
 qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens *t, uint64_t first_row, qd_gang *gang,
-                        qd_gate *ret, qd_err *err)
+                        qd_job_quality *ret, qd_err *err)
 {
     uint64_t n = t->starts[t->n_seqs], n_targets = 0;
     uint64_t *end = qd_calloc(n, sizeof *end);
@@ -34,7 +34,7 @@ qd_code qd_gate_measure(qd_stream *source, qd_stream *quantized, const qd_tokens
                    .first_row = first_row,
                    .vocab = qd_stream_vocab(source),
                    .row = qd_calloc(n, sizeof *m.row)};
-    qd_gate g = {.n_tokens = n};
+    qd_job_quality g = {.n_tokens = n};
     qd_code rc = QD_OK;
     if (end == NULL || m.row == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for the quality gate");

@@ -287,6 +287,7 @@ static qd_code run_in_staging(job *j, qd_err *err)
     j->res.out_bytes = j->plan.file_bytes;
     j->res.rel_error = qd_report_rel_error(&j->run);
     j->res.device_s += seconds_since(start_ns);
+    j->res.quality = j->run.quality;
     QD_TRY(qd_output_digest(&j->run, j->staging.dir, &digest, err));
     qd_hash_hex(digest, j->res.output_digest);
     QD_TRY(write_report(j, err));

@@ -72,12 +72,21 @@ typedef struct qd_job_opts {
     bool no_verify; /* benchmarks only: skip fsync and the final re-read */
 } qd_job_opts;
 
+/* What the quality gate found on tokens that calibration did not see. */
+typedef struct qd_job_quality {
+    uint64_t n_tokens;                    /* 0: no gate */
+    double kl, top1;                      /* mean KL(source || quantized) a token in nats; share of equal top tokens */
+    double perplexity, source_perplexity; /* over all tokens but the first of each sample */
+    double max_kl;                        /* what was asked for; 0: nothing */
+} qd_job_quality;
+
 typedef struct qd_job_result {
     uint64_t n_quantized, n_copied; /* tensors */
     uint64_t in_bytes, out_bytes;
     double calibrate_s, read_quantize_write_s, sync_s, verify_s, total_s; /* the second includes the first */
     qd_forward_stats forward; /* of the calibration pass; zero without one */
     double rel_error;         /* sqrt(sum err^2 / sum w^2) over all quantized weights */
+    qd_job_quality quality;
     uint32_t n_ranks;
     double device_s;                    /* of all ranks together */
     uint64_t call_bytes, message_bytes; /* given to collectives, sent in messages; of all ranks */

@@ -245,12 +245,13 @@ out:
 
 static qd_code judge(qd_layerwise *l, qd_err *err)
 {
-    qd_gate *g = &l->run->gate;
+    qd_job_quality *g = &l->run->quality;
     double max = l->run->plan->method.max_kl;
     char text[256];
     const uint64_t first = (uint64_t)(l->held.ids - l->o->held->ids);
     qd_code rc = qd_gate_measure(l->held_source, l->held_quantized, l->o->held, first, l->run->gang, g, err);
     if (rc != QD_OK) return rc;
+    g->max_kl = max;
     (void)snprintf(text, sizeof text,
                    "quality on %llu held-back tokens: KL %.5f, same top token %.4f, perplexity %.3f (source %.3f)",
                    (unsigned long long)g->n_tokens, g->kl, g->top1, g->perplexity, g->source_perplexity);

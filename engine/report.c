@@ -120,7 +120,7 @@ static void calibration(const qd_job_result *res, qd_buf *out)
 /* What the calibration pass found: the quality gate's figures, and each layer's output error. */
 static void quality(const qd_run *run, qd_buf *b)
 {
-    const qd_gate *g = &run->gate;
+    const qd_job_quality *g = &run->quality;
     const char *sep = "";
     if (g->n_tokens != 0) {
         qd_buf_printf(b, "  \"quality\": {\"tokens\": %" PRIu64, g->n_tokens);
@@ -128,7 +128,7 @@ static void quality(const qd_run *run, qd_buf *b)
         number_or_null(b, "top1", g->top1);
         number_or_null(b, "perplexity", g->perplexity);
         number_or_null(b, "source_perplexity", g->source_perplexity);
-        if (run->plan->method.max_kl > 0) number_or_null(b, "max_kl", run->plan->method.max_kl);
+        if (g->max_kl > 0) number_or_null(b, "max_kl", g->max_kl);
         qd_buf_str(b, "},\n");
     }
     if (!run->plan->method.gptq) return;
@@ -152,6 +152,8 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
 {
     static const char *const rules[] = {
         [QD_RULE_MINMAX] = "minmax", [QD_RULE_FOUR_OVER_SIX] = "four_over_six", [QD_RULE_MSE] = "mse"};
+    static const char *const inputs[] = {
+        [QD_INPUT_MINMAX] = "minmax", [QD_INPUT_PERCENTILE] = "percentile", [QD_INPUT_MSE] = "mse"};
     const qd_plan *p = run->plan;
     const char *sep = "";
     char hex[QD_HASH_HEX_BYTES], numerics[QD_NUMERICS_ID_BYTES];
@@ -166,9 +168,10 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
                   p->format->name, p->arch != NULL ? qd_arch_name(p->arch) : "generic", run->dev->name);
     qd_buf_printf(out,
                   "  \"settings\": {\"method\": \"%s\", \"block_scale\": \"%s\", \"smoothing\": \"%s\", "
-                  "\"scale_arithmetic\": \"%s\"},\n",
+                  "\"scale_arithmetic\": \"%s\", \"input_scale\": \"%s\", \"kv_cache\": \"%s\"},\n",
                   p->method.gptq ? "gptq" : "rtn", p->method.hessian_scale ? "hessian" : rules[p->recipe.rule],
-                  p->method.balance ? "balanced" : "none", p->recipe.arith == QD_SCALE_CT_EXACT ? "ct-exact" : "fp32");
+                  p->method.balance ? "balanced" : "none", p->recipe.arith == QD_SCALE_CT_EXACT ? "ct-exact" : "fp32",
+                  p->info.input_scales ? inputs[p->method.input_rule] : "none", p->info.kv_cache ? "fp8" : "none");
     qd_buf_printf(out,
                   "  \"quantized_linears\": %" PRIu64 ",\n  \"copied_tensors\": %" PRIu64
                   ",\n  \"source_bytes\": %" PRIu64 ",\n  \"output_bytes\": %" PRIu64

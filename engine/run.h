@@ -37,7 +37,7 @@ typedef struct qd_run {
     uint32_t *unit_rank;      /* [n_units] who does it in the pipeline: engine/delivery.h */
     bool *layer_inputs;       /* [n_layers] W4A4: the input amaxes of the layer's linears are in result */
     float *layer_error;       /* [n_layers] GPTQ: output error as a part of that of rounding to nearest; 0: not known */
-    qd_gate gate;
+    qd_job_quality quality;
     qd_arena arena;
 } qd_run;
 

@@ -29,6 +29,7 @@
     X(qd_job_error, Quantd__JobError, quantd__job_error__descriptor)                      \
     X(qd_job_cancel, Quantd__Cancel, quantd__cancel__descriptor)                          \
     X(qd_progress, Quantd__Progress, quantd__progress__descriptor)                        \
+    X(qd_quality, Quantd__Quality, quantd__quality__descriptor)                           \
     X(qd_report_summary, Quantd__ReportSummary, quantd__report_summary__descriptor)       \
     X(qd_reservation, Quantd__Reservation, quantd__reservation__descriptor)               \
     X(qd_job_record, Quantd__JobRecord, quantd__job_record__descriptor)                   \

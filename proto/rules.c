@@ -87,10 +87,9 @@ static const qd_rule progress[] = {
     MAY(qd_progress, permille, MAX, 1000),
 };
 static const qd_rule report_summary[] = {
-    MAY(qd_report_summary, path, PATH),
-    MAY(qd_report_summary, output_digest, WORD, 64),
-    MAY(qd_report_summary, numerics_id, ID),
-    MAY(qd_report_summary, ranks, MAX, RANKS_MAX),
+    MAY(qd_report_summary, path, PATH),      MAY(qd_report_summary, output_digest, WORD, 64),
+    MAY(qd_report_summary, numerics_id, ID), MAY(qd_report_summary, ranks, MAX, RANKS_MAX),
+    MAY(qd_report_summary, quality, MSG),
 };
 static const qd_rule reservation[] = {
     NEED(qd_reservation, ranks_min, MAX, RANKS_MAX),
@@ -233,6 +232,7 @@ static const qd_rules all[] = {
     RULES(job_error, job_error),
     RULES(cancel, cancel),
     RULES(progress, progress),
+    NONE(quality),
     RULES(report_summary, report_summary),
     RULES(lease, lease),
     RULES(gpu_state, gpu_state),

@@ -58,6 +58,9 @@ class Fixtures(qd.Case):
                     self.assertEqual(sorted(got), sorted(f"{m}.{c}_scale" for m in layers for c in "kv"))
                     self.assertGreater(len(layers), 0)
                     rows = {r["name"]: r for r in qd.report(out)["kv_cache"]}
+                    settings = qd.report(out)["settings"]
+                    self.assertEqual(settings["kv_cache"], "fp8")
+                    self.assertIn(settings["input_scale"], ("minmax", "percentile", "mse"))
                     self.assertEqual(sorted(rows), sorted(got))
                     for k, t in got.items():
                         self.assertEqual((t.dtype, t.shape), ("BF16", (1,)))

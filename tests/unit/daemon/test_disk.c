@@ -125,7 +125,7 @@ static void an_output_is_read_from_its_report(void **state)
     make(w->out, "report.json",
          "{\"quantized_linears\": 14, \"copied_tensors\": 3, \"source_bytes\": 100, \"output_bytes\": 40, "
          "\"relative_error\": 0.25, \"output_digest\": \"0123456789abcdef0123456789abcdef\", \"numerics_id\": "
-         "\"cpu-1-x\"}");
+         "\"cpu-1-x\", \"quality\": {\"tokens\": 256, \"kl\": 0.5, \"top1\": 0.75, \"perplexity\": null}}");
     assert_int_equal(w->ops.output(w->ops.ctx, w->rec, &there, r, &err), QD_OK);
     assert_true(there);
     assert_int_equal(r->tensors_quantized, 14);
@@ -134,6 +134,9 @@ static void an_output_is_read_from_its_report(void **state)
     assert_string_equal(r->output_digest, "0123456789abcdef0123456789abcdef");
     assert_string_equal(r->numerics_id, "cpu-1-x");
     assert_string_equal(r->path, at(w->out, "/report.json"));
+    assert_non_null(r->quality);
+    assert_int_equal(r->quality->tokens, 256);
+    assert_true(r->quality->kl == 0.5 && r->quality->top1 == 0.75 && r->quality->perplexity == 0);
     qd_msg_free(r);
 }
 
