@@ -56,9 +56,28 @@ static size_t utf8_len(const unsigned char *s)
     return qd_utf8_valid((const char *)s, 4);
 }
 
+/* Eight at a time: whether all are in 0x20..0x7e. */
+static bool is_plain(uint64_t w)
+{
+    const uint64_t each = UINT64_C(0x0101010101010101), high = each * 0x80;
+    uint64_t del = w ^ each * 0x7f;
+    return ((w | (w - each * 0x20) | ((del - each) & ~del)) & high) == 0;
+}
+
+size_t qd_str_plain(const char *s, size_t n)
+{
+    size_t i = 0;
+    for (uint64_t w; i + sizeof w <= n; i += sizeof w) {
+        memcpy(&w, s + i, sizeof w);
+        if (!is_plain(w)) break;
+    }
+    while (i < n && s[i] >= 0x20 && s[i] < 0x7f) i++;
+    return i;
+}
+
 bool qd_str_is_utf8(const char *s)
 {
-    const unsigned char *p = (const unsigned char *)s;
+    const unsigned char *p = (const unsigned char *)s + qd_str_plain(s, strlen(s));
     for (size_t n; *p != '\0'; p += n)
         if ((n = utf8_len(p)) == 0) return false;
     return true;

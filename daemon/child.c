@@ -135,7 +135,7 @@ static void clean_text(const char *text, char *ret, size_t bytes)
         ret[--n] = '\0';
         utf8 = qd_str_is_utf8(ret);
     }
-    for (char *s = ret; *s != '\0'; s++)
+    for (char *s = ret + qd_str_plain(ret, n); *s != '\0'; s++)
         if ((unsigned char)*s < 0x20 || *s == 0x7f || (!utf8 && (unsigned char)*s >= 0x80)) *s = '?';
 }
 

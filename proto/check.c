@@ -20,13 +20,14 @@ static const char *text_fault(const char *s, size_t n, qd_rule_kind kind)
 {
     const char *why = kind == QD_RULE_WORD ? "expected printable ASCII without spaces" : "a control byte";
     if (kind == QD_RULE_ID) return qd_id_ok(s) ? NULL : "not an id";
-    for (size_t i = 0; i < n; i++) {
+    size_t plain = kind == QD_RULE_WORD ? 0 : qd_str_plain(s, n);
+    for (size_t i = plain; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
         bool blank = (c == '\t' && kind != QD_RULE_PATH) || (c == '\n' && kind == QD_RULE_TEXT);
         if (kind == QD_RULE_WORD ? c <= ' ' || c > '~' : (c < ' ' && !blank) || c == 0x7f) return why;
     }
     if (kind == QD_RULE_WORD) return NULL;
-    if (!qd_str_is_utf8(s)) return "not UTF-8";
+    if (!qd_str_is_utf8(s + plain)) return "not UTF-8";
     if (kind != QD_RULE_PATH) return NULL;
     if (s[0] != '/') return "expected an absolute path";
     for (const char *at = s; at != NULL && at[1] != '\0'; at = strchr(at + 1, '/')) {

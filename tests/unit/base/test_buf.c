@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -18,8 +19,27 @@ static void only_well_formed_utf8_is_utf8(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_false(qd_str_is_utf8(bad[i]));
 }
 
+static void plain_text_ends_at_the_first_byte_that_is_not(void **state)
+{
+    (void)state;
+    char text[40];
+    for (int c = 0; c < 256; c++) /* each byte at each place, before and behind whole words */
+        for (size_t at = 0; at < 24; at++) {
+            memset(text, 'x', sizeof text);
+            text[at] = (char)(unsigned char)c;
+            size_t want = c >= 0x20 && c < 0x7f ? 24 : at;
+            assert_int_equal(qd_str_plain(text, 24), want);
+            for (size_t k = at + 1; k < 24; k++) text[k] = (char)(unsigned char)(k * 37); /* whatever follows */
+            assert_int_equal(qd_str_plain(text, at + 1), c >= 0x20 && c < 0x7f ? at + 1 : at);
+        }
+    assert_int_equal(qd_str_plain("", 0), 0);
+    assert_true(qd_str_is_utf8("plain words, then 你好, and more words"));
+    assert_false(qd_str_is_utf8("plain words, then \xff"));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(only_well_formed_utf8_is_utf8)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain_text_ends_at_the_first_byte_that_is_not),
+                                       cmocka_unit_test(only_well_formed_utf8_is_utf8)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
