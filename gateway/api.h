@@ -26,7 +26,8 @@ typedef enum qd_refusal {
     QD_REFUSE_BUSY,           /* too many requests at once: 429 or 503 */
     QD_REFUSE_AWAY,           /* the bus does not answer: 503 */
     QD_REFUSE_INTERNAL,       /* 500 */
-    QD_REFUSE_MULTIPART       /* the multipart body is broken or none */
+    QD_REFUSE_MULTIPART,      /* the multipart body is broken or none */
+    QD_REFUSE_PURPOSE         /* an upload for a purpose that the API does not take */
 } qd_refusal;
 
 /* One part of an upload: stored (file), or what was wrong (err.code, err.msg). */
@@ -43,6 +44,8 @@ typedef struct qd_api {
     bool (*admit)(const qd_api_env *env, const qd_http_request *r, qd_caller *ret, qd_http_reply *ret_reply);
     /* True: the request is an upload; multipart/form-data with files in parts named "files". */
     bool (*is_upload)(const qd_http_request *r);
+    /* Of an upload, asked when all of it came in and nothing is stored yet; "": it says none. NULL: it takes none. */
+    bool (*takes_purpose)(const char *purpose);
     void (*serve)(const qd_api_env *env, const qd_caller *c, const qd_http_request *r, qd_http_reply *ret);
     void (*uploaded)(const qd_api_env *env, const qd_caller *c, const qd_http_request *r, const qd_uploaded *files,
                      size_t n, qd_http_reply *ret); /* NULL: it takes none */

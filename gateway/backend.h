@@ -51,6 +51,14 @@ typedef struct qd_new_job {
     void (*make_id)(uint64_t now_ms, uint64_t random, char ret[QD_ID_BYTES]);
 } qd_new_job;
 
+enum {
+    QD_NEW_JOB_DIGEST_BYTES = 33
+};
+
+/* Of all that makes one request another one, in whatever order its settings and files came: what an Idempotency-Key
+ * stands for. Errors: QD_E_NO_MEMORY, QD_E_INTERNAL. */
+QD_MUST_CHECK qd_code qd_new_job_digest(const qd_new_job *n, char ret[QD_NEW_JOB_DIGEST_BYTES], qd_err *err);
+
 typedef enum qd_find_in {
     QD_FIND_EITHER,
     QD_FIND_ID,
@@ -129,7 +137,8 @@ typedef struct qd_backend_ops {
     /* One request more of this caller; FULL: over its rate, *ret_wait_ms says for how long. */
     qd_code (*admit)(void *ctx, const qd_caller *c, uint64_t *ret_wait_ms, qd_err *err);
 
-    /* Jobs. *ret: qd_msg_free(). */
+    /* Jobs. *ret: qd_msg_free(). job_create: CONFLICT: the name is another job's. REFUSED: the Idempotency-Key was used
+     * before, for another request or for a job that is deleted. BUSY: too many calls wait already (any [bus] call). */
     qd_code (*job_create)(void *ctx, const qd_ask *a, const qd_new_job *n, qd_job_record **ret,
                           qd_err *err); /* [bus] */
     qd_code (*job_get)(void *ctx, const qd_caller *c, Quantd__ApiOrigin o, const char *id, qd_job_record **ret,

@@ -19,9 +19,9 @@ typedef struct qd_backend_config {
     const char *seal_key_file;  /* 32 bytes in hexadecimal that seal signing keys' secrets; "": no signing keys */
     const char *device_class;   /* of the jobs' lane: "cpu" */
     uint32_t callers;           /* threads that wait for the bus; 0 = 4 */
-    uint32_t calls_waiting_max; /* further calls are QD_E_FULL; 0 = 256 */
+    uint32_t calls_waiting_max; /* further calls are QD_E_BUSY; 0 = 256 */
     uint64_t file_bytes_max;    /* of one upload; QD_E_TOO_LARGE */
-    uint64_t disk_free_bytes;   /* uploads leave at least so much free on the file system: QD_E_FULL */
+    uint64_t disk_free_bytes;   /* uploads leave at least so much free on the file system: QD_E_ROOM */
     /* Of a tenant whose own limits say 0. */
     uint32_t running_max, queued_max, recorded_max, requests_per_minute;
     uint64_t storage_bytes_max;

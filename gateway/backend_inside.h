@@ -81,7 +81,7 @@ typedef struct qd_desk {
     qd_jobs *jobs;
 } qd_desk;
 typedef qd_code (*qd_call_fn)(qd_desk *d, void *arg, qd_err *err);
-/* Has fn called by one of the threads and waits for it. QD_E_FULL: too many wait already. */
+/* Has fn called by one of the threads and waits for it. QD_E_BUSY: too many wait already. */
 QD_MUST_CHECK qd_code qd_callers_do(qd_callers *c, qd_call_fn fn, void *arg, qd_err *err);
 uint64_t qd_callers_waiting(qd_callers *c);
 
@@ -129,13 +129,13 @@ QD_MUST_CHECK qd_code qd_call_spec(const qd_backend_bus *b, const qd_call_create
 
 /* idem.c: what an Idempotency-Key stands for. */
 typedef struct qd_idem {
-    char key[QD_SUBJECT_BYTES]; /* "": the request has none */
-    char body[33];              /* digest of what is asked for */
-    char id[QD_ID_BYTES];       /* of the job; "": none yet */
-    bool made;                  /* the job was there at some time */
+    char key[QD_SUBJECT_BYTES];         /* "": the request has none */
+    char body[QD_NEW_JOB_DIGEST_BYTES]; /* of what is asked for */
+    char id[QD_ID_BYTES];               /* of the job; "": none yet */
+    bool made;                          /* the job was there at some time */
     uint64_t rev;
 } qd_idem;
-/* QD_E_CONFLICT: the key was used for another request. */
+/* QD_E_REFUSED: the key was used for another request. */
 QD_MUST_CHECK qd_code qd_idem_open(qd_desk *d, const qd_call_create *call, qd_idem *ret, qd_err *err);
 /* Binds the key to a job's id, in place of the one it was bound to. QD_E_CONFLICT: somebody was faster, open again. */
 QD_MUST_CHECK qd_code qd_idem_bind(qd_desk *d, qd_idem *i, const char *id, qd_err *err);

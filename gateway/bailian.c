@@ -158,13 +158,14 @@ static void refuse(const qd_http_request *r, qd_refusal why, qd_http_reply *ret)
         [QD_REFUSE_AWAY] = QD_BAILIAN_AWAY,
         [QD_REFUSE_INTERNAL] = QD_BAILIAN_INTERNAL,
         [QD_REFUSE_MULTIPART] = QD_BAILIAN_MULTIPART,
+        [QD_REFUSE_PURPOSE] = QD_BAILIAN_PURPOSE,
     };
     qd_bailian_refuse(r, ret, errors[why], NULL, NULL, NULL);
 }
 
 const qd_api *qd_api_bailian(void)
 {
-    static const qd_api api = {"bailian", owns, admit, is_upload, serve, uploaded, refuse};
+    static const qd_api api = {"bailian", owns, admit, is_upload, qd_bailian_takes_purpose, serve, uploaded, refuse};
     return &api;
 }
 

@@ -75,6 +75,7 @@ typedef enum qd_bailian_error {
     QD_BAILIAN_FILE_UNKNOWN,
     QD_BAILIAN_FILES_MISSING,
     QD_BAILIAN_MULTIPART,
+    QD_BAILIAN_PURPOSE,
     QD_BAILIAN_TOO_LARGE,
     QD_BAILIAN_BUSY,
     QD_BAILIAN_AWAY,
@@ -119,6 +120,7 @@ void qd_bailian_delete(qd_bailian *q);
 void qd_bailian_files(qd_bailian *q);
 void qd_bailian_file_get(qd_bailian *q);
 void qd_bailian_file_delete(qd_bailian *q);
+bool qd_bailian_takes_purpose(const char *purpose);
 void qd_bailian_files_taken(qd_bailian *q, const qd_uploaded *files, size_t n);
 
 /* bailian_job.c: a job as a reply has it; NULL: out of memory. */

@@ -261,19 +261,6 @@ static const char *shown_names(draft *d)
     return s;
 }
 
-static bool same(const char *given, const char *recorded)
-{
-    return strcmp(given == NULL ? "" : given, recorded) == 0;
-}
-
-/* The job of an earlier request with the same Idempotency-Key must be the one that is asked for now. */
-static bool is_the_one(const draft *d, const qd_job_record *rec)
-{
-    const qd_job_spec *s = rec->spec;
-    return same(d->model->id, s->model_id) && same(d->tmpl->id, s->template_id) &&
-           (d->name == NULL ? same(rec->id, s->name) : same(d->name, s->name)) && same(d->description, s->description);
-}
-
 static void create(draft *d, const char *repeat_key)
 {
     qd_bailian *q = d->q;
@@ -310,10 +297,10 @@ static void create(draft *d, const char *repeat_key)
     qd_code rc = b->ops->job_create(b->ctx, &ask, &n, &rec, NULL);
     if (rc == QD_E_CONFLICT)
         (void)qd_bailian_fail(q, QD_BAILIAN_NAME_USED, d->name, NULL, NULL);
+    else if (rc == QD_E_REFUSED)
+        (void)qd_bailian_fail(q, QD_BAILIAN_REPEAT_OTHER, NULL, NULL, NULL);
     else if (rc != QD_OK)
         (void)qd_bailian_fail_code(q, rc);
-    else if (!is_the_one(d, rec))
-        (void)qd_bailian_fail(q, QD_BAILIAN_REPEAT_OTHER, NULL, NULL, NULL);
     else
         qd_bailian_ok(q, "output", qd_bailian_job(q, rec, QD_BAILIAN_CREATED));
     qd_msg_free(rec);

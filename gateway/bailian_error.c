@@ -54,8 +54,8 @@ static const qd_error_row k_rows[QD_BAILIAN_ERROR_COUNT] = {
     ROW(CALIBRATION_UNKNOWN, 400, k_parameter, "校准数据集 {0} 不存在", "The calibration file '{0}' does not exist."),
     ROW(REPEAT_KEY, 400, k_parameter, "请求头 Idempotency-Key 应为 1 至 128 个可见 ASCII 字符",
         "The header Idempotency-Key must be 1 to 128 visible ASCII characters."),
-    ROW(REPEAT_OTHER, 400, k_parameter, "请求头 Idempotency-Key 已用于参数不同的请求",
-        "The header Idempotency-Key was used before with other parameters."),
+    ROW(REPEAT_OTHER, 400, k_parameter, "请求头 Idempotency-Key 已用于参数不同的请求，或其任务已删除",
+        "The header Idempotency-Key was used before with other parameters, or for a job that is deleted."),
     ROW(REFUSED, 400, k_parameter, "请求参数不合法", "A parameter is not valid."),
     ROW(QUOTA, 429, "QuotaExceeded", "超出配额：任务队列、任务记录或存储空间已满",
         "The quota is exceeded: the queue, the records or the storage are full."),
@@ -73,6 +73,8 @@ static const qd_error_row k_rows[QD_BAILIAN_ERROR_COUNT] = {
     ROW(FILES_MISSING, 400, "MissingParameter", "缺少必选参数 {0}", "Missing required parameter: {0}."),
     ROW(MULTIPART, 400, k_parameter, "请求体不是合法的 multipart/form-data",
         "The request body is not valid multipart/form-data."),
+    ROW(PURPOSE, 400, k_parameter, "参数 purpose 的值应为 fine-tune、file-extract、batch 之一",
+        "The value of 'purpose' must be one of fine-tune, file-extract, batch."),
     ROW(TOO_LARGE, 413, k_parameter, "请求体过大", "The request body is too large."),
     ROW(BUSY, 429, "QuotaExceeded", "服务繁忙，请稍后重试", "Too many requests at once; try again."),
     ROW(AWAY, 503, "InternalError", "服务暂不可用，请稍后重试",
@@ -115,6 +117,7 @@ bool qd_bailian_fail(qd_bailian *q, qd_bailian_error e, const char *a0, const ch
 bool qd_bailian_fail_code(qd_bailian *q, qd_code code)
 {
     qd_bailian_error e = code == QD_E_AWAY                              ? QD_BAILIAN_AWAY
+                         : code == QD_E_BUSY                            ? QD_BAILIAN_BUSY
                          : code == QD_E_FULL || code == QD_E_ROOM       ? QD_BAILIAN_QUOTA
                          : code == QD_E_INPUT || code == QD_E_TOO_LARGE ? QD_BAILIAN_REFUSED
                                                                         : QD_BAILIAN_INTERNAL;

@@ -7,6 +7,14 @@
 #include <string.h>
 
 /* An SDK sends no purpose, another one spells it with '_'. */
+bool qd_bailian_takes_purpose(const char *purpose)
+{
+    static const char *const known[] = {"", "fine-tune", "fine_tune", "file-extract", "batch"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(purpose, known[i]) == 0) return true;
+    return false;
+}
+
 static const char *purpose_of(const qd_file_meta *f)
 {
     return f->purpose[0] == '\0' || strcmp(f->purpose, "fine_tune") == 0 ? "fine-tune" : f->purpose;

@@ -137,7 +137,7 @@ qd_code qd_call_job_create(qd_desk *d, void *arg, qd_err *err)
             call->ret = NULL;
             if (rc != QD_OK && rc != QD_E_NOT_FOUND) return rc;
             if (rc == QD_E_NOT_FOUND && idem.made)
-                return qd_fail(err, QD_E_CONFLICT, "this Idempotency-Key made job %s, which was deleted", idem.id);
+                return qd_fail(err, QD_E_REFUSED, "this Idempotency-Key made job %s, which was deleted", idem.id);
             (void)snprintf(id, sizeof id, "%s", rc == QD_OK || strcmp(idem.id, others) == 0 ? "" : idem.id);
             rc = QD_OK;
         }

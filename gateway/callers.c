@@ -144,7 +144,7 @@ qd_code qd_callers_do(qd_callers *c, qd_call_fn fn, void *arg, qd_err *err)
         (void)pthread_mutex_unlock(&c->lock);
         return stop
                    ? qd_fail(err, QD_E_AWAY, "the gateway stops")
-                   : qd_fail(err, QD_E_FULL, "%llu calls wait for the bus already", (unsigned long long)c->waiting_max);
+                   : qd_fail(err, QD_E_BUSY, "%llu calls wait for the bus already", (unsigned long long)c->waiting_max);
     }
     c->n_waiting++;
     *c->last = &k;

@@ -210,19 +210,27 @@ static void serve(qd_exchange *x)
     x->api->serve(&x->server->c.env, &x->caller, &x->http, &x->reply);
 }
 
-void qd_exchange_work(void *item)
+static void store(qd_exchange *x)
 {
-    qd_exchange *x = item;
     const qd_ask ask = {
         .caller = &x->caller, .request_id = x->request_id, .from = x->conn->from, .program = x->api->name};
     const qd_uploaded *files = NULL;
     size_t n = 0;
+    qd_upload_body_store(x->upload, &ask, &files, &n);
+    x->api->uploaded(&x->server->c.env, &x->caller, &x->http, files, n, &x->reply);
+}
+
+void qd_exchange_work(void *item)
+{
+    qd_exchange *x = item;
     if (x->upload == NULL)
         serve(x);
-    else if (qd_upload_body_store(x->upload, &ask, &files, &n))
-        x->api->uploaded(&x->server->c.env, &x->caller, &x->http, files, n, &x->reply);
-    else
+    else if (!qd_upload_body_whole(x->upload))
         x->api->refuse(&x->http, QD_REFUSE_MULTIPART, &x->reply);
+    else if (!x->api->takes_purpose(qd_upload_body_purpose(x->upload)))
+        x->api->refuse(&x->http, QD_REFUSE_PURPOSE, &x->reply);
+    else
+        store(x);
     x->step = QD_STEP_WORKED;
     MHD_resume_connection(x->mhd); /* x may be gone behind this */
 }

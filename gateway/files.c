@@ -38,14 +38,6 @@ struct qd_upload {
     EVP_MD_CTX *md5;
 };
 
-/* What a full disk is to the caller. */
-static qd_code full(qd_code rc, qd_err *err)
-{
-    if (rc != QD_E_ROOM) return rc;
-    if (err != NULL) err->code = QD_E_FULL;
-    return QD_E_FULL;
-}
-
 /* ".jsonl": what tells a reader of calibration data the format; "" where it is none. */
 static void end_of(const char *name, char ret[END_CHARS_MAX + 2])
 {
@@ -62,7 +54,7 @@ static qd_code check_disk(const qd_backend_bus *b, uint64_t more, qd_err *err)
     if (b->cfg.disk_free_bytes == 0 || statvfs(b->cfg.files_root, &v) != 0) return QD_OK;
     uint64_t left = (uint64_t)v.f_bavail * v.f_frsize;
     if (left < b->cfg.disk_free_bytes || left - b->cfg.disk_free_bytes < more)
-        return qd_fail(err, QD_E_FULL, "the file system of uploads has %llu bytes left, %llu are kept free",
+        return qd_fail(err, QD_E_ROOM, "the file system of uploads has %llu bytes left, %llu are kept free",
                        (unsigned long long)left, (unsigned long long)b->cfg.disk_free_bytes);
     return QD_OK;
 }
@@ -108,7 +100,7 @@ qd_code qd_upload_begin(qd_backend_bus *b, const qd_caller *c, const char *name,
     QD_TRY(qd_keys_reserve(b->keys, u->tenant, 1, err)); /* nothing left: say so before the data comes */
     u->reserved = 1;
     if (mkdir(u->dir, 0750) != 0 && errno != EEXIST) {
-        rc = full(qd_fail_errno(err, QD_E_IO, errno, "%s", u->dir), err);
+        rc = qd_fail_errno(err, QD_E_IO, errno, "%s", u->dir);
         goto out;
     }
     u->md5 = EVP_MD_CTX_new();
@@ -119,7 +111,7 @@ qd_code qd_upload_begin(qd_backend_bus *b, const qd_caller *c, const char *name,
     (void)snprintf(u->part, sizeof u->part, "%.3900s/.%s%s", u->dir, u->id, k_part);
     u->fd = open(u->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
     if (u->fd < 0) {
-        rc = full(qd_fail_errno(err, QD_E_IO, errno, "%s", u->part), err);
+        rc = qd_fail_errno(err, QD_E_IO, errno, "%s", u->part);
         goto out;
     }
     *ret = u;
@@ -150,7 +142,7 @@ qd_code qd_upload_write(qd_upload *u, const void *data, size_t n, qd_err *err)
         int fault = qd_fault_here(QD_FAULT_WRITE);
         ssize_t put = fault != 0 ? -1 : write(u->fd, (const char *)data + at, n - at);
         if (put < 0 && fault == 0 && errno == EINTR) continue;
-        if (put < 0) return full(qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s", u->part), err);
+        if (put < 0) return qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s", u->part);
         at += (size_t)put;
     }
     if (EVP_DigestUpdate(u->md5, data, n) != 1) return qd_fail(err, QD_E_INTERNAL, "no MD5");
@@ -163,15 +155,15 @@ static qd_code settle(qd_upload *u, qd_err *err)
 {
     int fault = qd_fault_here(QD_FAULT_SYNC);
     if (fault != 0 || fsync(u->fd) != 0)
-        return full(qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s: fsync", u->part), err);
+        return qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s: fsync", u->part);
     if (close(u->fd) != 0) {
         u->fd = -1;
-        return full(qd_fail_errno(err, QD_E_IO, errno, "%s", u->part), err);
+        return qd_fail_errno(err, QD_E_IO, errno, "%s", u->part);
     }
     u->fd = -1;
     fault = qd_fault_here(QD_FAULT_RENAME);
     if (fault != 0 || rename(u->part, u->path) != 0)
-        return full(qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s: rename", u->part), err);
+        return qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s: rename", u->part);
     u->renamed = true;
     return qd_dir_sync(u->dir, err);
 }

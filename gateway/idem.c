@@ -2,7 +2,6 @@
  * two leaves an id without a job, under which the same request makes it; "made" tells that from a job that was there
  * and was deleted since. */
 #include "access/apikey.h"
-#include "base/mem.h"
 #include "gateway/backend_inside.h"
 
 #include <stdio.h>
@@ -12,30 +11,6 @@ enum {
     KEPT_MS = 24 * 3600 * 1000,
     TRIES = 4
 };
-
-static void add(qd_buf *b, const char *s)
-{
-    qd_buf_str(b, s == NULL ? "" : s);
-    qd_buf_add(b, "", 1);
-}
-
-/* All that makes one request another one. */
-static qd_code digest_of(const qd_new_job *n, char ret[33], qd_err *err)
-{
-    char hex[QD_SHA256_HEX_BYTES];
-    qd_buf b = {0};
-    const char *const texts[] = {n->name, n->description, n->model->id, n->tmpl->id, n->output_suffix};
-    qd_buf_printf(&b, "%d %d %u %zu %zu ", (int)n->origin, n->unique_name, n->n_settings, n->n_files, n->n_api_fields);
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) add(&b, texts[i]);
-    for (uint32_t i = 0; i < n->n_settings; i++) add(&b, n->settings[i]);
-    for (size_t i = 0; i < n->n_files; i++) add(&b, n->files[i]);
-    for (size_t i = 0; i < 2 * n->n_api_fields; i++) add(&b, n->api_fields[i]);
-    qd_code rc = qd_buf_check(&b, err);
-    if (rc == QD_OK) rc = qd_sha256_hex(b.data, b.len, hex, err);
-    if (rc == QD_OK) (void)snprintf(ret, 33, "%.32s", hex);
-    qd_buf_done(&b);
-    return rc;
-}
 
 static qd_code key_of(const qd_call_create *call, char ret[QD_SUBJECT_BYTES], qd_err *err)
 {
@@ -50,7 +25,7 @@ static qd_code key_of(const qd_call_create *call, char ret[QD_SUBJECT_BYTES], qd
 }
 
 /* "<id> <digest> new|made" */
-static bool parse(const char *text, size_t n, qd_idem *i, char ret_body[33])
+static bool parse(const char *text, size_t n, qd_idem *i, char ret_body[QD_NEW_JOB_DIGEST_BYTES])
 {
     char copy[128], made[8];
     if (n >= sizeof copy) return false;
@@ -64,7 +39,7 @@ static bool parse(const char *text, size_t n, qd_idem *i, char ret_body[33])
 static qd_code read_key(qd_desk *d, qd_idem *i, qd_err *err)
 {
     qd_bus_msg m = {0};
-    char body[33] = "";
+    char body[QD_NEW_JOB_DIGEST_BYTES] = "";
     qd_code rc = QD_E_AWAY;
     for (int t = 0; t < TRIES && rc == QD_E_AWAY; t++) rc = qd_bus_kv_get(d->bus, QD_BUCKET_JOBS, i->key, &m, err);
     i->id[0] = '\0';
@@ -75,7 +50,7 @@ static qd_code read_key(qd_desk *d, qd_idem *i, qd_err *err)
         if (!parse((const char *)m.data, m.bytes, i, body))
             i->id[0] = '\0'; /* not ours to read: bound anew */
         else if (strcmp(body, i->body) != 0)
-            rc = qd_fail(err, QD_E_CONFLICT, "this Idempotency-Key was used for another request");
+            rc = qd_fail(err, QD_E_REFUSED, "this Idempotency-Key was used for another request");
     }
     qd_bus_msg_done(&m);
     return rc == QD_E_NOT_FOUND ? QD_OK : rc;
@@ -86,7 +61,7 @@ qd_code qd_idem_open(qd_desk *d, const qd_call_create *call, qd_idem *ret, qd_er
     qd_code rc = QD_OK;
     *ret = (qd_idem){0};
     if (call->job->idempotency_key == NULL) return QD_OK;
-    QD_TRY(digest_of(call->job, ret->body, err));
+    QD_TRY(qd_new_job_digest(call->job, ret->body, err));
     QD_TRY(key_of(call, ret->key, err));
     rc = read_key(d, ret, err);
 out:

@@ -128,12 +128,13 @@ static void refuse(const qd_http_request *r, qd_refusal why, qd_http_reply *ret)
         [QD_REFUSE_AWAY] = QD_QIANFAN_AWAY,
         [QD_REFUSE_INTERNAL] = QD_QIANFAN_INTERNAL,
         [QD_REFUSE_MULTIPART] = QD_QIANFAN_ENCODING,
+        [QD_REFUSE_PURPOSE] = QD_QIANFAN_ENCODING,
     };
     qd_qianfan_refuse(r, ret, errors[why], NULL, NULL);
 }
 
 const qd_api *qd_api_qianfan(void)
 {
-    static const qd_api api = {"qianfan", owns, admit, is_upload, serve, NULL, refuse};
+    static const qd_api api = {"qianfan", owns, admit, is_upload, NULL, serve, NULL, refuse};
     return &api;
 }

@@ -109,21 +109,6 @@ static void make_id(uint64_t now_ms, uint64_t random, char ret[QD_ID_BYTES])
     for (int i = 0; i < 12; i++, random /= 36) ret[5 + i] = digits[random % 36];
 }
 
-static const char *or_empty(const char *s)
-{
-    return s == NULL ? "" : s;
-}
-
-/* The task of an earlier request with the same Idempotency-Key must be the one that is asked for now. */
-static bool is_the_one(const draft *d, const qd_job_record *rec)
-{
-    const qd_job_spec *s = rec->spec;
-    const char *set = qd_name_value_find(s->api_fields, s->n_api_fields, QD_FIELD_SET_ID);
-    return strcmp(s->model_id, d->model->id) == 0 && strcmp(s->template_id, d->tmpl->id) == 0 &&
-           strcmp(s->name, d->name) == 0 && strcmp(s->description, or_empty(d->description)) == 0 && set != NULL &&
-           strcmp(set, d->set_id) == 0;
-}
-
 static void create(draft *d)
 {
     const qd_backend *b = d->q->env->backend;
@@ -149,10 +134,10 @@ static void create(draft *d)
         .make_id = make_id,
     };
     qd_code rc = b->ops->job_create(b->ctx, &ask, &n, &rec, NULL);
-    if (rc != QD_OK)
-        (void)qd_qianfan_fail_code(d->q, rc);
-    else if (!is_the_one(d, rec))
+    if (rc == QD_E_REFUSED)
         (void)qd_qianfan_fail(d->q, QD_QIANFAN_REPEAT_OTHER, NULL, NULL);
+    else if (rc != QD_OK)
+        (void)qd_qianfan_fail_code(d->q, rc);
     else
         qd_qianfan_ok(d->q, json_string(rec->id));
     qd_msg_free(rec);

@@ -88,6 +88,7 @@ bool qd_qianfan_fail(qd_qianfan *q, qd_qianfan_error e, const char *a0, const ch
 bool qd_qianfan_fail_code(qd_qianfan *q, qd_code code)
 {
     qd_qianfan_error e = code == QD_E_AWAY                        ? QD_QIANFAN_AWAY
+                         : code == QD_E_BUSY                      ? QD_QIANFAN_BUSY
                          : code == QD_E_FULL || code == QD_E_ROOM ? QD_QIANFAN_QUOTA
                          : code == QD_E_INPUT                     ? QD_QIANFAN_SHAPE
                                                                   : QD_QIANFAN_INTERNAL;

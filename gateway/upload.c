@@ -137,9 +137,18 @@ static const char *text_of(const qd_buf *b)
     return b->data != NULL && qd_str_is_utf8(b->data) ? b->data : "";
 }
 
-bool qd_upload_body_store(qd_upload_body *u, const qd_ask *ask, const qd_uploaded **ret, size_t *ret_n)
+bool qd_upload_body_whole(const qd_upload_body *u)
 {
-    if (u->broken || !qd_multipart_over(&u->form)) return false;
+    return !u->broken && qd_multipart_over(&u->form);
+}
+
+const char *qd_upload_body_purpose(const qd_upload_body *u)
+{
+    return u->purpose.data == NULL ? "" : u->purpose.data;
+}
+
+void qd_upload_body_store(qd_upload_body *u, const qd_ask *ask, const qd_uploaded **ret, size_t *ret_n)
+{
     for (size_t i = 0; i < u->n_files; i++) {
         qd_uploaded *f = &u->files[i];
         const char *description = i < u->n_descriptions ? text_of(&u->descriptions[i]) : "";
@@ -151,7 +160,6 @@ bool qd_upload_body_store(qd_upload_body *u, const qd_ask *ask, const qd_uploade
     }
     *ret = u->files;
     *ret_n = u->n_files;
-    return true;
 }
 
 void qd_upload_body_close(qd_upload_body *u)

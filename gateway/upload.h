@@ -14,9 +14,11 @@ QD_MUST_CHECK qd_code qd_upload_body_open(const qd_backend *backend, const qd_ca
                                           const char *content_type, qd_upload_body **ret, qd_err *err);
 /* Takes bytes. False: the body is broken. One thread at a time. */
 bool qd_upload_body_feed(qd_upload_body *u, const char *data, size_t n);
-/* Waits for the bus: stores what came in whole. False: the body was broken, or ended early; nothing is stored then.
- * *ret lives as long as u. */
-bool qd_upload_body_store(qd_upload_body *u, const qd_ask *ask, const qd_uploaded **ret, size_t *ret_n);
+/* False: the body was broken, or ended early. */
+bool qd_upload_body_whole(const qd_upload_body *u);
+const char *qd_upload_body_purpose(const qd_upload_body *u); /* as it came; "": none */
+/* Waits for the bus: stores what came in; of a whole body only. *ret lives as long as u. */
+void qd_upload_body_store(qd_upload_body *u, const qd_ask *ask, const qd_uploaded **ret, size_t *ret_n);
 void qd_upload_body_close(qd_upload_body *u); /* drops what was not stored; NULL is a no-op */
 
 #endif

@@ -120,6 +120,11 @@ static bool is_upload(const qd_http_request *r)
     return strcmp(r->path, "/api/v1/files") == 0 && strcmp(r->method, "POST") == 0;
 }
 
+static bool takes_purpose(const char *purpose)
+{
+    return strcmp(purpose, "another") != 0;
+}
+
 static void serve(const qd_api_env *env, const qd_caller *c, const qd_http_request *r, qd_http_reply *ret)
 {
     (void)env;
@@ -166,7 +171,8 @@ static void refuse(const qd_http_request *r, qd_refusal why, qd_http_reply *ret)
               [QD_REFUSE_BUSY] = {429, "Busy"},
               [QD_REFUSE_AWAY] = {503, "Away"},
               [QD_REFUSE_INTERNAL] = {500, "Internal"},
-              [QD_REFUSE_MULTIPART] = {400, "Multipart"}};
+              [QD_REFUSE_MULTIPART] = {400, "Multipart"},
+              [QD_REFUSE_PURPOSE] = {400, "Purpose"}};
     (void)r;
     answer(ret, of[why].status, of[why].code);
 }
@@ -309,7 +315,7 @@ static void set(qd_server_config *c, qd_live_config *live, const char *key, cons
 
 int main(int argc, char **argv)
 {
-    static const qd_api fake = {"fake", owns, admit, is_upload, serve, uploaded, refuse};
+    static const qd_api fake = {"fake", owns, admit, is_upload, takes_purpose, serve, uploaded, refuse};
     static const qd_api *const apis[] = {&fake};
     const qd_backend_ops ops = {.upload_begin = upload_begin,
                                 .upload_write = upload_write,

@@ -21,6 +21,12 @@ class Uploads(unittest.TestCase):
         self.assertEqual(r.status, 200, r.body)
         return r.json["files"]
 
+    def none_open(self):
+        end = time.monotonic() + LIMIT_S
+        while ask(self.f, get("/api/x")).json["open"] != 0 and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertEqual(ask(self.f, get("/api/x")).json["open"], 0)
+
     def test_files_come_with_their_fields(self):
         tricky = b"\r\n--b0undar\r\n--b0undary".replace(b"y", b"Y") + b"\r\r\n\r\n--" + bytes(range(256)) * 100
         got = self.files(form([("descriptions", None, "erste 你".encode()), ("files", "a.jsonl", b"hello\n"),
@@ -43,6 +49,12 @@ class Uploads(unittest.TestCase):
                     if size < 4 and i % 16 == 0:
                         time.sleep(0.001)
                 self.assertEqual(Reader(s).reply().json["files"], whole)
+
+    def test_a_purpose_that_is_refused_stores_nothing(self):
+        for body in (form([("purpose", None, b"another"), ("files", "a", b"1")]), form([("files", "a", b"1"), ("purpose", None, b"another")])):
+            r = ask(self.f, upload(body))
+            self.assertEqual((r.status, r.json["code"]), (400, "Purpose"))
+        self.none_open()
 
     def test_names_that_files_cannot_have_are_told_file_by_file(self):
         bad = ["../x", "a/b", "", ".", "..", "a\\b", "x" * 201, "\udcff\udcfe"]
@@ -105,10 +117,7 @@ class Uploads(unittest.TestCase):
         for _ in range(5):
             with self.f.connect() as s:
                 s.sendall(upload(form([("files", "a", b"1" * 50000)]))[:-200])
-        end = time.monotonic() + LIMIT_S
-        while ask(self.f, get("/api/x")).json["open"] != 0 and time.monotonic() < end:
-            time.sleep(0.02)
-        self.assertEqual(ask(self.f, get("/api/x")).json["open"], 0)
+        self.none_open()
 
 
 if __name__ == "__main__":

@@ -158,7 +158,10 @@ static qd_code job_create(void *ctx, const qd_ask *a, const qd_new_job *n, qd_jo
     char id[QD_ID_BYTES];
     qd_arena arena = {0};
     qd_values values = {0};
+    char body[QD_NEW_JOB_DIGEST_BYTES];
     fake_job *again = repeated(f, a->caller->tenant, n->idempotency_key);
+    must(qd_new_job_digest(n, body, NULL) == QD_OK);
+    if (again != NULL && strcmp(again->repeat_body, body) != 0) return qd_fail(err, QD_E_REFUSED, "another request");
     if (again != NULL) {
         *ret = copy(again->rec);
         return QD_OK;
@@ -182,6 +185,7 @@ static qd_code job_create(void *ctx, const qd_ask *a, const qd_new_job *n, qd_jo
     memset(j, 0, sizeof *j);
     j->rec = rec;
     if (n->idempotency_key != NULL) (void)snprintf(j->repeat_key, sizeof j->repeat_key, "%s", n->idempotency_key);
+    (void)snprintf(j->repeat_body, sizeof j->repeat_body, "%s", body);
     *ret = copy(rec);
     return QD_OK;
 }

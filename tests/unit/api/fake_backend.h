@@ -18,7 +18,7 @@ enum {
  */
 typedef struct fake_job {
     qd_job_record *rec;
-    char repeat_key[160];
+    char repeat_key[160], repeat_body[QD_NEW_JOB_DIGEST_BYTES];
     uint64_t n_lines;
 } fake_job;
 

@@ -138,8 +138,30 @@ static void the_same_idempotency_key_is_the_same_job(void **state)
     assert_string_equal(text_at(&one, "output.job_id"), text_at(&two, "output.job_id"));
     answer_done(&one);
     answer_done(&two);
-    a.body = "{\"model\":\"demo-ft-1\",\"template_id\":\"nvfp4-w4a16\"}";
-    refused(f, &a, 400, "InvalidParameter");
+    static const char *const others[] = {"\"template_id\":\"nvfp4-w4a16\"",
+                                         "\"template_id\":\"nvfp4-w4a4\",\"job_name\":\"n\"",
+                                         "\"template_id\":\"nvfp4-w4a4\",\"job_description\":\"d\"",
+                                         "\"template_id\":\"nvfp4-w4a4\",\"output_model_suffix\":\"s\"",
+                                         "\"template_id\":\"nvfp4-w4a4\",\"hyper_parameters\":{\"calib_samples\":8}",
+                                         "\"template_id\":\"nvfp4-w4a4\",\"custom_calibration_file_ids\":[\"" FAKE_FILE
+                                         "\"]"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char body[512];
+        (void)snprintf(body, sizeof body, "{\"model\":\"demo-ft-1\",%s}", others[i]);
+        a.body = body;
+        refused(f, &a, 400, "InvalidParameter");
+    }
+    /* The members of an object have no order. */
+    a.repeat_key = "k2";
+    a.body = "{\"model\":\"demo-ft-1\",\"template_id\":\"nvfp4-w4a4\",\"hyper_parameters\":{\"calib_samples\":8,"
+             "\"calib_seq_len\":512}}";
+    one = good(f, &a);
+    a.body = "{\"hyper_parameters\":{\"calib_seq_len\":512,\"calib_samples\":8},\"template_id\":\"nvfp4-w4a4\","
+             "\"model\":\"demo-ft-1\"}";
+    two = good(f, &a);
+    assert_string_equal(text_at(&one, "output.job_id"), text_at(&two, "output.job_id"));
+    answer_done(&one);
+    answer_done(&two);
     fake_free(f);
 }
 
@@ -375,6 +397,12 @@ static void an_upload_names_what_was_stored_and_what_was_not(void **state)
                             {.name = "b.jsonl", .err = {.code = QD_E_TOO_LARGE}}};
     qd_http_reply reply = {0};
     assert_true(qd_api_bailian()->is_upload(&r));
+    static const char *const known[] = {"", "fine-tune", "fine_tune", "file-extract", "batch"},
+                             *const others[] = {"fine", "Batch", "fine-tunefine-tune", "\xff", "assistants"};
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(qd_api_bailian()->takes_purpose(known[i]));
+        assert_false(qd_api_bailian()->takes_purpose(others[i]));
+    }
     qd_api_bailian()->uploaded(&f->env, &c, &r, files, 2, &reply);
     assert_int_equal(reply.status, 200);
     assert_string_equal(reply.body.data,

@@ -115,7 +115,7 @@ static void what_is_too_much_is_refused_and_leaves_nothing(void **state)
     rig_stop(r, 0);
     r->cfg.disk_free_bytes = UINT64_MAX / 2;
     rig_start(r, 0);
-    assert_int_equal(upload(r, "acme", "d", "0", NULL), QD_E_FULL);
+    assert_int_equal(upload(r, "acme", "d", "0", NULL), QD_E_ROOM);
     rig_free(r);
 }
 
@@ -128,7 +128,7 @@ static void a_full_disk_is_full_and_leaves_nothing(void **state)
     static const qd_fault_kind kinds[] = {QD_FAULT_WRITE, QD_FAULT_SYNC, QD_FAULT_RENAME};
     for (size_t i = 0; i < 3; i++) {
         qd_fault_arm(kinds[i], 1, ENOSPC);
-        assert_int_equal(upload(r, "acme", "a", "data", NULL), QD_E_FULL);
+        assert_int_equal(upload(r, "acme", "a", "data", NULL), QD_E_ROOM);
         qd_fault_arm(kinds[i], 0, 0);
         assert_int_equal(n_in(dir), 0);
     }

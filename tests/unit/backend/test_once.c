@@ -17,7 +17,7 @@ static void the_same_key_is_the_same_job(void **state)
     assert_string_equal(a, b);
     assert_int_equal(rig_create(r, 1, "acme", "n", "k1", b), QD_OK); /* by whatever gateway */
     assert_string_equal(a, b);
-    assert_int_equal(rig_create(r, 0, "acme", "other", "k1", NULL), QD_E_CONFLICT);
+    assert_int_equal(rig_create(r, 0, "acme", "other", "k1", NULL), QD_E_REFUSED);
     assert_int_equal(rig_create(r, 0, "zeta", "n", "k1", b), QD_OK); /* a tenant's keys are its own */
     assert_string_not_equal(a, b);
     assert_int_equal(rig_count(r, 0, NULL), 2);
@@ -27,7 +27,7 @@ static void the_same_key_is_the_same_job(void **state)
     assert_string_equal(a, b);
     assert_int_equal(r->gate[0]->ops->job_delete(r->gate[0]->ctx, &ask, QUANTD__API_ORIGIN__API_BAILIAN, a, NULL),
                      QD_OK);
-    assert_int_equal(rig_create(r, 0, "acme", "n", "k1", NULL), QD_E_CONFLICT); /* it is not made twice */
+    assert_int_equal(rig_create(r, 0, "acme", "n", "k1", NULL), QD_E_REFUSED); /* it is not made twice */
     rig_free(r);
 }
 
