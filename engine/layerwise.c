@@ -217,6 +217,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     bool finished = is_finished(l->run, number);
     qd_code rc = QD_OK;
     l->piece = 0;
+    qd_cancel_drains(l->o->cancel, !finished); /* a layer that is not finished would be lost */
     QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(false), true, &watch, &layer, err));
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
     QD_TRY(begin_work(l, &layer, &work, err));
@@ -234,6 +235,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     }
     if (l->held_quantized != NULL) QD_TRY(qd_stream_run(l->held_quantized, &layer, QD_STAGE_ALL, err));
 out:
+    qd_cancel_drains(l->o->cancel, false);
     qd_layerwise_cache_end(l);
     for (uint32_t s = 0; work.moments != NULL && s < work.n_sites; s++) qd_moments_done(&work.moments[s]);
     for (uint32_t s = 0; work.samples != NULL && s < work.n_sites; s++) qd_free(work.samples[s].rows);
@@ -278,6 +280,10 @@ qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_err *err)
     QD_TRY(qd_layerwise_open(&l, calib, err));
     for (uint32_t i = 0; i < p->n_layers; i++, l.layers_done++) {
         QD_TRY(do_layer(&l, i, calib && i < n_open, err));
+        if (qd_cancel_drain_asked(o->cancel) != 0) {
+            rc = qd_fail(err, QD_E_CANCELED, "canceled");
+            goto out;
+        }
         if (i + 1 != n_open) continue;
         qd_stream_free(l.source); /* room for the rest */
         qd_stream_free(l.quantized);

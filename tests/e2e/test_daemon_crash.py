@@ -141,6 +141,40 @@ class Crash(cluster.Case):
         r = self.c.get(job)
         self.assertEqual((r["state"], r["attempts"], r["epoch"]), ("QUEUING", 0, 1))
 
+    def test_a_drain_finishes_the_layer_that_is_in_work(self):
+        self.a.term()
+        cfg = st.config(hidden_size=512, intermediate_size=2048, num_hidden_layers=6, vocab_size=1024, num_attention_heads=8,
+                        num_key_value_heads=2, head_dim=64)
+        model = st.make_dir(self.path("model"), st.llama(6, 512, 2048, 1024, 128), cfg, side={"tokenizer.json": b"{}"})
+        whole, args = self.path("whole"), ("--calib", self.ids(4, 64), "--samples", "3", "--set", "block_scale=hessian", "--set", "gate_samples=1")
+        r = qd.quantctl("quantize", model, "--template", qd.TEMPLATE, "-o", whole, *args)
+        self.assertEqual(r.rc, 0, str(r))
+        a = self.c.worker("layerwise", "threads=1", "drain=60s")
+        job, out = self.c.submit(model, "l", *args)
+
+        def layers():
+            """(layers that are whole in the journal, whether units of another one follow)"""
+            path = os.path.join(self.c.staging(out)[-1], "journal.jsonl") if self.c.staging(out) else ""
+            if not os.path.exists(path):
+                return 0, False
+            with open(path, encoding="utf-8") as f:
+                lines = f.read().splitlines()
+            return sum('"inputs"' in x for x in lines), bool(lines) and '"unit"' in lines[-1]
+        self.c.wait_for(lambda: layers()[0] > 0 and layers()[1], "a layer in work")
+        before, _ = layers()
+        self.assertEqual(a.term(), 0)
+        after, more = layers()
+        self.assertGreater(after, before)
+        self.assertFalse(more)
+        self.assertNotIn("the drain's time is over", a.text())
+        r = self.c.get(job)
+        self.assertEqual((r["state"], r["attempts"], r["epoch"]), ("QUEUING", 0, 1))
+        self.c.worker("goes-on", "threads=1")
+        r, report = self.succeeded(job, out, whole), qd.report(out)
+        self.assertEqual(r["quality"], report["quality"])  # the gate's figures are in the record
+        self.assertGreater(r["quality"]["tokens"], 0)
+        self.assertEqual((report["settings"]["input_scale"], report["settings"]["kv_cache"]), ("none", "none"))
+
     def ids(self, rows, cols):
         values = [(i * 37 + i // cols * 11) % 1024 for i in range(rows * cols)]
         path = self.path("ids.safetensors")
