@@ -65,12 +65,12 @@ static json_t *calibration_of(const qd_job_spec *spec)
     return list;
 }
 
-/* Null where the template is no longer there. */
+/* Null where the template is no longer there; NULL: out of memory. */
 static json_t *template_description(const qd_bailian *q, const char *id)
 {
     const qd_backend *b = q->env->backend;
     qd_templates *all = NULL;
-    if (b->ops->templates(b->ctx, &all, NULL) != QD_OK) return json_null();
+    if (b->ops->templates(b->ctx, &all, NULL) != QD_OK) return NULL;
     const qd_template *t = qd_templates_find(all, id);
     json_t *v = t == NULL ? json_null() : json_string(qd_in(q->lang, t->description));
     b->ops->templates_drop(b->ctx, all);

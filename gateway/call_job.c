@@ -12,7 +12,7 @@ qd_jobs_caller qd_call_by(const qd_ask *a, char from[256])
 
 static void broken(qd_backend_bus *b, qd_code rc, const qd_err *why)
 {
-    if (rc == QD_OK) return;
+    if (rc == QD_OK || rc == QD_E_NO_MEMORY) return; /* without memory: what the feed tells is put in then */
     qd_glog_err(b->cfg.log, QD_LOG_WARN, "the index cannot be written; it is made anew", why);
     atomic_store(&b->index_broken, true);
 }

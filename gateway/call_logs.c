@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -106,7 +105,11 @@ static qd_code from_file(const qd_backend_bus *b, const qd_job_record *rec, qd_c
     *ret_there = true;
     chunk = qd_malloc(CHUNK_BYTES);
     if (chunk == NULL) rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for a log");
-    while (rc == QD_OK && (n = read(fd, chunk, CHUNK_BYTES)) > 0) {
+    while (rc == QD_OK) {
+        int fault = qd_fault_here(QD_FAULT_READ);
+        n = fault != 0 ? -1 : read(fd, chunk, CHUNK_BYTES);
+        if (n < 0) rc = qd_fail_errno(err, QD_E_IO, fault != 0 ? fault : errno, "%s", path);
+        if (n <= 0) break;
         for (const char *at = chunk, *end = chunk + n; rc == QD_OK && at < end;) {
             const char *stop = memchr(at, '\n', (size_t)(end - at));
             size_t part = (size_t)((stop == NULL ? end : stop) - at);
@@ -118,7 +121,6 @@ static qd_code from_file(const qd_backend_bus *b, const qd_job_record *rec, qd_c
             qd_buf_reset(&line);
         }
     }
-    if (rc == QD_OK && n < 0) rc = qd_fail_errno(err, QD_E_IO, errno, "%s", path);
     if (rc == QD_OK && line.len != 0) rc = take_line(c, line.data, line.len, err);
     (void)close(fd);
     qd_free(chunk);

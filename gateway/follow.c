@@ -191,6 +191,7 @@ static void mend_index(qd_follow *f)
     qd_err err = {0};
     if (!atomic_load(&f->b->index_broken)) return;
     close_feed(f, &f->jobs);
+    atomic_store(&f->b->synced, false); /* what it does not have meanwhile is asked of the bus */
     if (qd_index_reset(f->b->index, &err) == QD_OK)
         atomic_store(&f->b->index_broken, false);
     else

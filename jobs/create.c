@@ -75,7 +75,8 @@ static qd_code create(qd_jobs *j, qd_job_record *rec, bool unique, qd_err *err)
     if (rc == QD_OK && unique) rc = qd_name_claim(j, spec->tenant, spec->name, rec->id, &name_rev, err);
     if (rc != QD_OK) return rc;
     rc = put_first(j, rec, &gone, err);
-    if (rc != QD_OK && rc != QD_E_AWAY && unique && !j->opts.bugs.leave_names)
+    bool open = rc == QD_E_AWAY || rc == QD_E_NO_MEMORY; /* the record may be there, only its answer was not read */
+    if (rc != QD_OK && !open && unique && !j->opts.bugs.leave_names)
         (void)!qd_name_drop(j, spec->tenant, spec->name, rec->id, NULL); /* the sweep would, later */
     if (rc != QD_OK || !unique || gone) return rc;
     /* Stalled for long between name and record, the name may have been taken for a leak, or be about to; also when the
