@@ -52,6 +52,10 @@ qd_code qd_remote_open(const qd_remote_args *a, qd_remote *ret, qd_err *err)
     for (uint64_t end = qd_mono_ns() / 1000000 + CONNECT_MS;;) {
         qd_bus_state_get(r.bus, &state);
         if (state.connected) break;
+        if (state.refused) {
+            rc = qd_fail(err, QD_E_REFUSED, "%s refuses these credentials: --creds or $QD_NATS_CREDS", url);
+            goto out;
+        }
         if (qd_mono_ns() / 1000000 > end) {
             rc = qd_fail(err, QD_E_AWAY, "no answer from %s: is nats-server running there? --server or $QD_NATS_URL",
                          url);
