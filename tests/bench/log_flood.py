@@ -52,7 +52,7 @@ class Watch(threading.Thread):
     """Processor time of a worker's child and the worker's largest memory, until stopped."""
 
     def __init__(self, worker):
-        super().__init__()
+        super().__init__(daemon=True)
         self.worker, self.over, self.peak_mb, self.compute_s, self.child_s = worker, False, 0.0, 0.0, 0.0
 
     def run(self):
