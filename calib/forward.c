@@ -28,6 +28,7 @@ typedef struct run {
     qd_activations acts;
     qd_pass pass;
     float *angles; /* cos, then sin */
+    qd_weight angles_there;
     qd_single norm, head;
     uint64_t layer, told_ns; /* for progress: layer, and when it was last told while reading */
     uint64_t peak_bytes, sampled_ns;
@@ -83,17 +84,38 @@ static qd_code make_angles(run *r, qd_err *err)
             sines[p * half + j] = sinf((float)p * f[j]) * scale;
         }
     if (r->o->bf16) QD_TRY(round_all(r, r->angles, 2 * longest * half, err));
-    r->pass.cos = r->angles;
-    r->pass.sin = sines;
+    r->angles_there = (qd_weight){.dtype = QD_F32, .n = 2 * longest * half, .k = 1, .data = r->angles};
+    QD_TRY(r->ops->weight_pack(r->ops, &r->angles_there, false, err));
+    r->pass.cos = qd_weight_values(&r->angles_there);
+    r->pass.sin = r->pass.cos + longest * half;
 out:
     qd_free(f);
     return rc;
 }
 
-static qd_code see_hidden(const run *r, uint64_t index, const qd_token_tile *tile, const float *x, qd_err *err)
+static qd_code see_hidden(const run *r, qd_lane *lane, uint64_t index, const qd_token_tile *tile, const float *x,
+                          qd_err *err)
 {
+    const float *seen = NULL;
+    float *copy = NULL;
     if (r->hooks->on_hidden == NULL) return QD_OK;
-    return r->hooks->on_hidden(r->hooks->ctx, index, tile->first_row, tile->n_rows, x, err);
+    qd_code rc = qd_lane_see(lane, x, tile->n_rows * r->x->config.hidden, &seen, &copy, err);
+    if (rc == QD_OK) rc = r->hooks->on_hidden(r->hooks->ctx, index, tile->first_row, tile->n_rows, seen, err);
+    qd_free(copy);
+    return rc;
+}
+
+/* Hidden vectors of a tile between the store and the device. */
+static qd_code fetch_rows(const run *r, qd_lane *lane, const qd_token_tile *tile, float *x, qd_err *err)
+{
+    return r->ops->upload(lane, r->acts.dtype, qd_activations_row(&r->acts, tile->first_row),
+                          tile->n_rows * r->x->config.hidden, x, err);
+}
+
+static qd_code store_rows(const run *r, qd_lane *lane, const qd_token_tile *tile, const float *x, qd_err *err)
+{
+    return r->ops->download(lane, r->acts.dtype, x, tile->n_rows * r->x->config.hidden,
+                            qd_activations_row(&r->acts, tile->first_row), err);
 }
 
 static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
@@ -101,15 +123,24 @@ static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     const run *r = arg;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
     uint64_t hidden = r->x->config.hidden;
-    float *x = NULL;
+    float *x = NULL, *own = NULL;
     qd_code rc = QD_OK;
     (void)worker;
     QD_TRY(qd_lane_tick(lane, err));
-    QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x, err));
+    if (r->ops->on_host) {
+        QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x, err));
+    } else {
+        x = own = qd_malloc(tile->n_rows * hidden * sizeof *own);
+        if (own == NULL) {
+            rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %" PRIu64 " embeddings", tile->n_rows);
+            goto out;
+        }
+    }
     QD_TRY(qd_embed_rows(r->x, r->ops, lane->bf16, r->t->ids + tile->first_row, tile->n_rows, x, err));
     r->ops->store(r->acts.dtype, x, tile->n_rows * hidden, qd_activations_row(&r->acts, tile->first_row));
-    QD_TRY(see_hidden(r, 0, tile, x, err));
+    if (r->hooks->on_hidden != NULL) rc = r->hooks->on_hidden(r->hooks->ctx, 0, tile->first_row, tile->n_rows, x, err);
 out:
+    qd_free(own);
     qd_scratch_back(&lane->scratch, mark);
     return rc;
 }
@@ -119,15 +150,14 @@ static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     const run *r = arg;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
     uint64_t hidden = r->x->config.hidden, next = r->pass.layer->number + 1;
-    void *row = qd_activations_row(&r->acts, tile->first_row);
     qd_step s = {.p = &r->pass, .lane = lane, .worker = worker, .tile = tile};
     qd_code rc = QD_OK;
     QD_TRY(qd_lane_tick(lane, err));
     QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &s.x, err));
-    r->ops->load(r->acts.dtype, row, tile->n_rows * hidden, s.x);
+    QD_TRY(fetch_rows(r, lane, tile, s.x, err));
     QD_TRY(qd_layer_run(&s, err));
-    r->ops->store(r->acts.dtype, s.x, tile->n_rows * hidden, row);
-    if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, next, tile, s.x, err));
+    QD_TRY(store_rows(r, lane, tile, s.x, err));
+    if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, lane, next, tile, s.x, err));
     if (r->hooks->on_tile_end != NULL) rc = r->hooks->on_tile_end(r->hooks->ctx, tile->number, worker, err);
 out:
     if (rc != QD_OK && r->hooks->on_failure != NULL) r->hooks->on_failure(r->hooks->ctx);
@@ -139,16 +169,29 @@ static qd_code head_rows(const run *r, const qd_step *s, uint64_t first, uint64_
 {
     qd_scratch_mark mark = qd_scratch_here(&s->lane->scratch);
     uint64_t hidden = r->x->config.hidden, vocab = r->x->config.vocab;
-    const float *in = NULL;
-    float *logits = NULL;
+    const float *in = NULL, *seen = NULL;
+    float *logits = NULL, *copy = NULL;
     qd_code rc = QD_OK;
     QD_TRY(qd_scratch_take(&s->lane->scratch, rows, vocab, &logits, err));
     QD_TRY(qd_step_see(s, QD_SITE_HEAD, -1, s->x + first * hidden, rows, hidden, &in, err));
     QD_TRY(r->ops->linear(s->lane, in, rows, hidden, &r->head.w, logits, vocab, err));
-    QD_TRY(r->hooks->on_logits(r->hooks->ctx, s->tile->first_row + first, rows, logits, err));
+    QD_TRY(qd_lane_see(s->lane, logits, rows * vocab, &seen, &copy, err));
+    QD_TRY(r->hooks->on_logits(r->hooks->ctx, s->tile->first_row + first, rows, seen, err));
 out:
+    qd_free(copy);
     qd_scratch_back(&s->lane->scratch, mark);
     return rc;
+}
+
+static qd_code final_norm(const run *r, const qd_single *norm, qd_lane *lane, const qd_token_tile *tile, float *x,
+                          qd_err *err)
+{
+    const qd_model_config *m = &r->x->config;
+    qd_code rc = fetch_rows(r, lane, tile, x, err);
+    if (rc != QD_OK) return rc;
+    r->ops->rms_norm(lane, x, m->hidden, tile->n_rows, 1, 0, m->hidden, qd_weight_values(&norm->w),
+                     m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, x, m->hidden, 0);
+    return QD_OK;
 }
 
 static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
@@ -161,10 +204,8 @@ static qd_code last_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tok
     qd_code rc = QD_OK;
     QD_TRY(qd_lane_tick(lane, err));
     QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, m->hidden, &s.x, err));
-    r->ops->load(r->acts.dtype, qd_activations_row(&r->acts, tile->first_row), tile->n_rows * m->hidden, s.x);
-    r->ops->rms_norm(lane, s.x, m->hidden, tile->n_rows, 1, 0, m->hidden, r->norm.w.data,
-                     m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, s.x, m->hidden, 0);
-    QD_TRY(see_hidden(r, m->n_layers, tile, s.x, err));
+    QD_TRY(final_norm(r, &r->norm, lane, tile, s.x, err));
+    QD_TRY(see_hidden(r, lane, m->n_layers, tile, s.x, err));
     for (uint64_t i = 0; r->hooks->on_logits != NULL && i < tile->n_rows; i += step)
         QD_TRY(head_rows(r, &s, i, qd_min_u64(step, tile->n_rows - i), err));
 out:
@@ -264,6 +305,7 @@ static void close_run(run *r)
     qd_single_done(&r->head);
     qd_activations_done(&r->acts);
     qd_activations_done(&r->pass.kept);
+    if (r->angles_there.packed != NULL) r->ops->weight_unpack(&r->angles_there);
     qd_free(r->angles);
 }
 
@@ -276,9 +318,13 @@ static qd_code open_run(run *ret, const qd_model_index *x, const qd_tokens *t, c
     uint64_t memory = opts->memory_bytes != 0 ? opts->memory_bytes : MEMORY_DEFAULT;
     unsigned n_threads = opts->n_threads != 0 ? opts->n_threads : qd_cpu_count();
     qd_lane lane = {.ops = r->ops, .bf16 = opts->bf16, .cancel = opts->cancel};
+    qd_forward_memory need = {0};
     qd_code rc = QD_OK;
     r->pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
     QD_TRY(check_tokens(r, err));
+    qd_forward_measure(x, t, opts, hooks, &need);
+    if (r->ops->n_lanes_max != 0) n_threads = (unsigned)qd_min_u64(n_threads, r->ops->n_lanes_max);
+    QD_TRY(r->ops->reserve(r->ops, need.device_bytes + n_threads * need.device_lane_bytes, err));
     QD_TRY(make_angles(r, err));
     QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
                                opts->spill_dir, &r->acts, err));
@@ -374,14 +420,6 @@ qd_code qd_stream_run(qd_stream *s, const qd_layer *layer, qd_stage stage, qd_er
     return rc;
 }
 
-static void final_norm(const run *r, const qd_single *norm, qd_lane *lane, const qd_token_tile *tile, float *x)
-{
-    const qd_model_config *m = &r->x->config;
-    r->ops->load(r->acts.dtype, qd_activations_row(&r->acts, tile->first_row), tile->n_rows * m->hidden, x);
-    r->ops->rms_norm(lane, x, m->hidden, tile->n_rows, 1, 0, m->hidden, norm->w.data,
-                     m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, x, m->hidden, 0);
-}
-
 static qd_code pair_tile(void *arg, qd_lane *lane, unsigned worker, const qd_token_tile *tile, qd_err *err)
 {
     qd_stream *s = arg;
@@ -395,13 +433,13 @@ static qd_code pair_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tok
     for (int i = 0; i < 2; i++) {
         QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x[i], err));
         QD_TRY(qd_scratch_take(&lane->scratch, qd_min_u64(step, tile->n_rows), m->vocab, &logits[i], err));
-        final_norm(i == 0 ? r : &s->other->r, &r->norm, lane, tile, x[i]);
+        QD_TRY(final_norm(i == 0 ? r : &s->other->r, &r->norm, lane, tile, x[i], err));
     }
     for (uint64_t at = 0; at < tile->n_rows; at += step) {
         uint64_t n = qd_min_u64(step, tile->n_rows - at);
         for (int i = 0; i < 2; i++)
             QD_TRY(r->ops->linear(lane, x[i] + at * hidden, n, hidden, &r->head.w, logits[i], m->vocab, err));
-        QD_TRY(s->fn(s->fn_ctx, tile->first_row + at, n, logits[0], logits[1], err));
+        QD_TRY(s->fn(s->fn_ctx, tile->first_row + at, n, logits[0], logits[1], err)); /* streams are the host's */
     }
 out:
     qd_scratch_back(&lane->scratch, mark);

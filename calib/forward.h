@@ -124,6 +124,8 @@ typedef struct qd_forward_memory {
     uint64_t lane_bytes;   /* scratch of one thread */
     uint64_t activation_bytes;
     uint64_t angle_bytes; /* tables of RoPE */
+    /* Of a device with memory of its own: the layer, the angles; and what each lane takes there. */
+    uint64_t device_bytes, device_lane_bytes;
 } qd_forward_memory;
 void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                         const qd_forward_hooks *hooks, qd_forward_memory *ret);

@@ -10,6 +10,7 @@
 #define WIDENED     (UINT64_C(512) << 10)
 #define QUERIES     64
 #define DELTA_CHUNK 64
+#define POOL_ALIGN  256 /* gpu/cuda/pool.h */
 
 /* Inside one linear with k columns: rows widened, or x narrowed and a block of the result. */
 static uint64_t linear_bytes(uint64_t k)
@@ -95,4 +96,9 @@ void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_fo
                                .lane_bytes = lane_bytes(m, rows, hooks->on_input != NULL, hooks->on_logits != NULL),
                                .activation_bytes = t->starts[t->n_seqs] * m->hidden * (opts->bf16 ? 2 : F),
                                .angle_bytes = longest * m->rope.dim * F};
+    if (ops->on_host) return;
+    /* Every tensor begins at a multiple of POOL_ALIGN. */
+    ret->device_bytes = layer + (QD_SLOT_COUNT + QD_EXPERT_PARTS * m->n_experts) * 2 * POOL_ALIGN + ret->angle_bytes +
+                        m->hidden * F + 4 * POOL_ALIGN;
+    ret->device_lane_bytes = ret->lane_bytes + ops->lane_bytes + rows * qd_max_u64(m->hidden, m->intermediate) * 2;
 }

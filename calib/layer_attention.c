@@ -1,6 +1,23 @@
 /* layer_attention.c -- the token mixer with keys and values: projections, norms of heads, RoPE, attention, output gate.
  */
+#include "base/mem.h"
 #include "calib/layer_run.h"
+
+static qd_code see_cache(const qd_step *s, const float *k, const float *v, uint64_t kv, qd_err *err)
+{
+    const qd_forward_hooks *hooks = s->p->hooks;
+    const float *seen[2] = {NULL};
+    float *copy[2] = {NULL};
+    uint64_t rows = s->tile->n_rows;
+    qd_code rc = QD_OK;
+    QD_TRY(qd_lane_see(s->lane, k, rows * kv, &seen[0], &copy[0], err));
+    QD_TRY(qd_lane_see(s->lane, v, rows * kv, &seen[1], &copy[1], err));
+    rc = hooks->on_cache(hooks->ctx, s->p->layer->number, s->worker, seen[0], seen[1], rows, kv, err);
+out:
+    qd_free(copy[0]);
+    qd_free(copy[1]);
+    return rc;
+}
 
 /* With an output gate, q_proj gives query and gate of each head side by side. */
 static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_head, float *k, const float *v,
@@ -40,7 +57,7 @@ static qd_code attend(const qd_step *s, float *q, uint64_t q_cols, uint64_t q_he
     }
     const qd_forward_hooks *hooks = s->p->hooks;
     if (hooks->on_cache != NULL) {
-        qd_code rc = hooks->on_cache(hooks->ctx, l->number, s->worker, k, v, rows, kv, err);
+        qd_code rc = see_cache(s, k, v, kv, err);
         if (rc != QD_OK) return rc;
     }
     if (m->attention_gate) ops->gate(s->lane, out, o, q + m->head_dim, q_cols, rows, m->n_heads, q_head, m->head_dim);

@@ -34,12 +34,12 @@ static qd_code project_interleaved(const qd_step *s, const float *h, const float
     QD_TRY(qd_scratch_take(&l->scratch, rows, 2 * m->v_heads, &ba, err));
     QD_TRY(l->ops->linear(l, in, rows, m->hidden, &w[QD_DELTA_QKVZ], qkvz, all, err));
     QD_TRY(l->ops->linear(l, h, rows, m->hidden, &w[QD_DELTA_BA], ba, 2 * m->v_heads, err));
-    l->ops->copy(qkvz, all, head, rows, m->k_heads, m->k_dim, p->qkv, qkv, m->k_dim);
-    l->ops->copy(qkvz + m->k_dim, all, head, rows, m->k_heads, m->k_dim, p->qkv + key, qkv, m->k_dim);
-    l->ops->copy(qkvz + 2 * m->k_dim, all, head, rows, m->k_heads, gv, p->qkv + 2 * key, qkv, gv);
-    l->ops->copy(qkvz + 2 * m->k_dim + gv, all, head, rows, m->k_heads, gv, p->z, value, gv);
-    l->ops->copy(ba, 2 * m->v_heads, 2 * group, rows, m->k_heads, group, p->b, m->v_heads, group);
-    l->ops->copy(ba + group, 2 * m->v_heads, 2 * group, rows, m->k_heads, group, p->a, m->v_heads, group);
+    l->ops->copy(l, qkvz, all, head, rows, m->k_heads, m->k_dim, p->qkv, qkv, m->k_dim);
+    l->ops->copy(l, qkvz + m->k_dim, all, head, rows, m->k_heads, m->k_dim, p->qkv + key, qkv, m->k_dim);
+    l->ops->copy(l, qkvz + 2 * m->k_dim, all, head, rows, m->k_heads, gv, p->qkv + 2 * key, qkv, gv);
+    l->ops->copy(l, qkvz + 2 * m->k_dim + gv, all, head, rows, m->k_heads, gv, p->z, value, gv);
+    l->ops->copy(l, ba, 2 * m->v_heads, 2 * group, rows, m->k_heads, group, p->b, m->v_heads, group);
+    l->ops->copy(l, ba + group, 2 * m->v_heads, 2 * group, rows, m->k_heads, group, p->a, m->v_heads, group);
 out:
     return rc;
 }

@@ -2,8 +2,6 @@
 #include "base/mem.h"
 #include "calib/layer_run.h"
 
-#include <string.h>
-
 /* row: of the tile; used where inputs are kept, which is not so for experts. */
 static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h, uint64_t row, uint64_t m, float *y,
                             qd_err *err)
@@ -53,43 +51,59 @@ qd_code qd_mlp_run(const qd_step *s, const float *h, float *y, qd_err *err)
     return qd_swiglu_run(s, &mlp, h, s->tile->n_rows, y, err);
 }
 
+/* Of a tile's tokens, in the program's memory. */
 typedef struct routing {
-    uint32_t *index; /* [rows][top_k] */
+    uint32_t *index; /* [rows][top_k]; this and the rest are of one block */
     float *weight;   /* [rows][top_k] */
     uint32_t *rows;  /* of one expert's tokens, then (all_experts) those of the others */
     float *share;    /* of each of them */
+    float *margin;   /* [rows] */
 } routing;
 
 /* uint32_t and float are of one size, so that scratch holds both. */
-static qd_code take_u32(qd_scratch *scratch, uint64_t rows, uint64_t cols, uint32_t **ret, qd_err *err)
+static uint32_t *as_u32(float *p)
 {
-    float *p = NULL;
     _Static_assert(sizeof(uint32_t) == sizeof(float), "scratch is in floats");
-    qd_code rc = qd_scratch_take(scratch, rows, cols, &p, err);
-    *ret = (uint32_t *)(void *)p;
-    return rc;
+    return (uint32_t *)(void *)p;
 }
 
+static qd_code routing_take(const qd_step *s, routing *r, qd_err *err)
+{
+    uint64_t rows = s->tile->n_rows, k = s->p->m->top_k;
+    float *all = qd_malloc(rows * (2 * k + 3) * sizeof *all);
+    if (all == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for the routing of a tile");
+    *r = (routing){.index = as_u32(all),
+                   .weight = all + rows * k,
+                   .rows = as_u32(all + 2 * rows * k),
+                   .share = all + rows * (2 * k + 1),
+                   .margin = all + rows * (2 * k + 2)};
+    return QD_OK;
+}
+
+/* Where the device is not the program's memory the choice is fetched: the program sorts tokens by expert. */
 static qd_code route(const qd_step *s, const float *h, routing *r, qd_err *err)
 {
     const qd_model_config *m = s->p->m;
     const qd_forward_hooks *hooks = s->p->hooks;
     qd_lane *l = s->lane;
-    uint64_t rows = s->tile->n_rows;
-    float *logits = NULL, *margin = NULL;
+    qd_scratch_mark mark = qd_scratch_here(&l->scratch);
+    uint64_t rows = s->tile->n_rows, k = m->top_k;
+    float *logits = NULL, *index = NULL, *weight = NULL, *margin = NULL;
     qd_code rc = QD_OK;
-    QD_TRY(take_u32(&l->scratch, rows, m->top_k, &r->index, err));
-    QD_TRY(qd_scratch_take(&l->scratch, rows, m->top_k, &r->weight, err));
-    QD_TRY(take_u32(&l->scratch, rows, 1, &r->rows, err));
-    QD_TRY(qd_scratch_take(&l->scratch, rows, 1, &r->share, err));
     QD_TRY(qd_scratch_take(&l->scratch, rows, m->n_experts, &logits, err));
+    QD_TRY(qd_scratch_take(&l->scratch, rows, k, &index, err));
+    QD_TRY(qd_scratch_take(&l->scratch, rows, k, &weight, err));
     QD_TRY(qd_scratch_take(&l->scratch, rows, 1, &margin, err));
     QD_TRY(l->ops->linear(l, h, rows, m->hidden, &s->p->layer->w[QD_ROUTER], logits, m->n_experts, err));
-    l->ops->route(l, logits, rows, (uint32_t)m->n_experts, (uint32_t)m->top_k, m->normalize_top_k,
-                  !m->f32_router_weights, r->index, r->weight, margin);
+    l->ops->route(l, logits, rows, (uint32_t)m->n_experts, (uint32_t)k, m->normalize_top_k, !m->f32_router_weights,
+                  as_u32(index), weight, margin);
+    QD_TRY(l->ops->download(l, QD_F32, index, rows * k, r->index, err));
+    QD_TRY(l->ops->download(l, QD_F32, weight, rows * k, r->weight, err));
+    QD_TRY(l->ops->download(l, QD_F32, margin, rows, r->margin, err));
     if (hooks->on_router != NULL)
-        rc = hooks->on_router(hooks->ctx, s->p->layer->number, s->tile->first_row, rows, margin, err);
+        rc = hooks->on_router(hooks->ctx, s->p->layer->number, s->tile->first_row, rows, r->margin, err);
 out:
+    qd_scratch_back(&l->scratch, mark);
     return rc;
 }
 
@@ -120,16 +134,21 @@ static qd_code run_expert(const qd_step *s, uint32_t expert, const float *h, con
     qd_lane *l = s->lane;
     uint64_t hidden = s->p->m->hidden, own = 0, n = tokens_of(s, expert, r, &own);
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
-    float *in = NULL, *out = NULL;
+    float *in = NULL, *out = NULL, *to = NULL, *share = NULL;
     qd_code rc = QD_OK;
+    if (n == 0) return QD_OK;
     QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, QD_MLP_ROWS), hidden, &in, err));
     QD_TRY(qd_scratch_take(&l->scratch, qd_min_u64(n, QD_MLP_ROWS), hidden, &out, err));
+    QD_TRY(qd_scratch_take(&l->scratch, n, 1, &to, err));
+    QD_TRY(qd_scratch_take(&l->scratch, n, 1, &share, err));
+    QD_TRY(l->ops->upload(l, QD_F32, r->rows, n, to, err));
+    QD_TRY(l->ops->upload(l, QD_F32, r->share, n, share, err));
     for (uint64_t t = 0; t < n; t += QD_MLP_ROWS) {
         uint64_t rows = qd_min_u64(QD_MLP_ROWS, n - t);
-        l->ops->gather(h, hidden, r->rows + t, rows, hidden, in);
+        l->ops->gather(l, h, hidden, as_u32(to) + t, rows, hidden, in);
         QD_TRY(qd_swiglu_run(s, &mlp, in, rows, out, err));
         if (t < own)
-            l->ops->scatter_add(l, out, r->rows + t, r->share + t, qd_min_u64(rows, own - t), hidden, y, hidden);
+            l->ops->scatter_add(l, out, as_u32(to) + t, share + t, qd_min_u64(rows, own - t), hidden, y, hidden);
     }
 out:
     qd_scratch_back(&l->scratch, mark);
@@ -164,11 +183,13 @@ qd_code qd_moe_run(const qd_step *s, const float *h, float *y, qd_err *err)
     qd_code rc = QD_OK;
     QD_TRY(qd_step_see(s, QD_SITE_ROUTER, -1, h, s->tile->n_rows, s->p->m->hidden, &seen, err));
     qd_scratch_back(scratch, mark);
+    QD_TRY(routing_take(s, &r, err));
     QD_TRY(route(s, h, &r, err));
-    memset(y, 0, s->tile->n_rows * s->p->m->hidden * sizeof *y);
+    s->lane->ops->zero(s->lane, y, s->tile->n_rows * s->p->m->hidden);
     for (uint32_t e = 0; e < s->p->m->n_experts; e++) QD_TRY(run_expert(s, e, h, &r, y, err));
     if (s->p->m->shared_intermediate != 0) QD_TRY(add_shared(s, h, y, err));
 out:
     qd_scratch_back(scratch, mark);
+    qd_free(r.index);
     return rc;
 }

@@ -1,29 +1,48 @@
 /* layer_run.c -- a decoder layer: norm, token mixer, residual, norm, MLP, residual. */
 #include "calib/layer_run.h"
 
+#include "base/mem.h"
+
+#include <inttypes.h>
+
 qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows, uint64_t cols,
                     const float **ret, qd_err *err)
 {
     const qd_forward_hooks *hooks = s->p->hooks;
-    float *copy = NULL;
+    qd_lane *l = s->lane;
+    const bool on_host = l->ops->on_host;
+    const float *seen = NULL;
+    float *copy = NULL, *there = NULL, *seen_copy = NULL;
     bool replaced = false;
+    qd_code rc = QD_OK;
     *ret = x;
     if (hooks->on_input == NULL || rows == 0) return QD_OK;
+    QD_TRY(qd_lane_see(l, x, rows * cols, &seen, &seen_copy, err));
     qd_site site = {.kind = kind,
                     .layer = s->p->layer != NULL ? s->p->layer->number : s->p->m->n_layers,
                     .expert = expert,
                     .tile = s->tile->number,
                     .row = s->tile->first_row,
                     .worker = s->worker,
-                    .lane = s->lane,
-                    .x = x,
+                    .lane = l,
+                    .x = seen,
                     .rows = rows,
                     .cols = cols,
                     .ld = cols};
-    qd_code rc = qd_scratch_take(&s->lane->scratch, rows, cols, &copy, err);
-    if (rc == QD_OK) rc = hooks->on_input(hooks->ctx, &site, copy, &replaced, err);
-    if (rc == QD_OK && replaced) *ret = copy;
-    return rc == QD_OK ? qd_lane_tick(s->lane, err) : rc;
+    QD_TRY(qd_scratch_take(&l->scratch, rows, cols, &there, err));
+    copy = on_host ? there : qd_malloc(rows * cols * sizeof *copy);
+    if (copy == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %" PRIu64 " values", rows * cols);
+        goto out;
+    }
+    QD_TRY(hooks->on_input(hooks->ctx, &site, copy, &replaced, err));
+    if (replaced && !on_host) QD_TRY(l->ops->upload(l, QD_F32, copy, rows * cols, there, err));
+    if (replaced) *ret = there;
+    QD_TRY(qd_lane_tick(l, err));
+out:
+    if (!on_host) qd_free(copy);
+    qd_free(seen_copy);
+    return rc;
 }
 
 void qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols)

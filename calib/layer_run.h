@@ -81,7 +81,7 @@ static inline uint64_t qd_logits_rows(const qd_model_config *m)
 }
 static inline const float *qd_layer_vec(const qd_layer *l, qd_slot s)
 {
-    return l->w[s].data;
+    return qd_weight_values(&l->w[s]);
 }
 
 #endif

@@ -147,22 +147,23 @@ out:
     return rc;
 }
 
-static bool is_linear(qd_slot s)
+/* Those two are packed as matrices of experts. */
+static bool is_packed(qd_slot s)
 {
-    return !is_vector(s) && s != QD_EXPERTS_GATE_UP && s != QD_EXPERTS_DOWN;
+    return s != QD_EXPERTS_GATE_UP && s != QD_EXPERTS_DOWN;
 }
 
 qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++)
-        if (is_linear((qd_slot)s) && l->w[s].data != NULL) {
+        if (is_packed((qd_slot)s) && l->w[s].data != NULL) {
             QD_TRY(qd_watch_tell(watch, err));
-            QD_TRY(l->ops->weight_pack(&l->w[s], bf16, err));
+            QD_TRY(l->ops->weight_pack(l->ops, &l->w[s], bf16, err));
         }
     for (uint64_t e = 0; e < l->n_experts; e++) {
         QD_TRY(qd_watch_tell(watch, err));
-        for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(l->ops->weight_pack(&l->experts[e][p], bf16, err));
+        for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(l->ops->weight_pack(l->ops, &l->experts[e][p], bf16, err));
     }
 out:
     return rc;
@@ -224,7 +225,7 @@ qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, co
     }
     b = (block){.data = s.memory};
     QD_TRY(add(x, tensor, vector, ops, bf16, watch, &b, &s.w, err));
-    if (!vector) QD_TRY(ops->weight_pack(&s.w, bf16, err));
+    QD_TRY(ops->weight_pack(ops, &s.w, bf16, err));
     *ret = s;
     memset(&s, 0, sizeof s); /* ownership moved */
 out:

@@ -103,7 +103,7 @@ QD_MUST_CHECK qd_code qd_watch_tell(const qd_watch *w, qd_err *err);
  * Errors: QD_E_IO, QD_E_CHANGED, QD_E_NO_MEMORY, QD_E_CANCELED. */
 QD_MUST_CHECK qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16,
                                     const qd_watch *watch, qd_layer *ret, qd_err *err);
-/* Puts the linears into the device's own form: after the last change of their data, before the first tile. */
+/* Puts linears and vectors into the device's own form: after the last change of their data, before the first tile. */
 QD_MUST_CHECK qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err);
 void qd_layer_done(qd_layer *l);
 /* A tensor outside the layers (norm, head) in the same form; memory as in qd_layer. */
@@ -116,7 +116,7 @@ typedef struct qd_single {
 QD_MUST_CHECK qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops,
                                      bool bf16, const qd_watch *watch, qd_single *ret, qd_err *err);
 void qd_single_done(qd_single *s);
-/* Row ids[i] of the embedding to x [n][hidden], rounded to BF16 where bf16. */
+/* Row ids[i] of the embedding to ret [n][hidden] in the program's memory, rounded to BF16 where bf16. */
 QD_MUST_CHECK qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids,
                                     uint64_t n, float *ret, qd_err *err);
 

@@ -43,6 +43,7 @@ qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane
 {
     memset(ret, 0, sizeof *ret);
     ret->n_tiles = cut(t, rows_max, NULL);
+    if (lane->ops->n_lanes_max != 0) n_lanes = (unsigned)qd_min_u64(n_lanes, lane->ops->n_lanes_max);
     ret->n_lanes = (unsigned)qd_max_u64(1, qd_min_u64(n_lanes, ret->n_tiles));
     ret->tiles = qd_calloc(ret->n_tiles + 1, sizeof *ret->tiles);
     ret->lanes = qd_calloc(ret->n_lanes, sizeof *ret->lanes);
@@ -64,6 +65,13 @@ qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane
     (void)pthread_condattr_destroy(&attr);
     (void)pthread_mutex_init(&ret->lock, NULL);
     ret->seen_ns = qd_mono_ns();
+    for (unsigned i = 0; i < ret->n_lanes; i++) {
+        qd_code rc = qd_lane_open(&ret->lanes[i], err);
+        if (rc == QD_OK) continue;
+        ret->n_lanes = i;
+        qd_tiles_done(ret);
+        return rc;
+    }
     return QD_OK;
 }
 
@@ -164,7 +172,7 @@ uint64_t qd_tiles_rows(const qd_tokens *t, uint64_t rows_max)
 void qd_tiles_done(qd_tiles *t)
 {
     if (t == NULL || t->tiles == NULL) return;
-    for (unsigned i = 0; i < t->n_lanes; i++) qd_scratch_done(&t->lanes[i].scratch);
+    for (unsigned i = 0; i < t->n_lanes; i++) qd_lane_close(&t->lanes[i]);
     (void)pthread_cond_destroy(&t->changed);
     (void)pthread_mutex_destroy(&t->lock);
     qd_free(t->lanes);

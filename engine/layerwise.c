@@ -53,7 +53,7 @@ static qd_code pack_again(qd_layer_work *w, uint32_t site, bool coarse, qd_err *
     for (uint32_t i = 0; i < s->n_items; i++) {
         qd_weight *x = qd_work_weight(w, s->items[i]);
         if (x->packed != NULL) ops->weight_unpack(x);
-        qd_code rc = ops->weight_pack(x, true, err);
+        qd_code rc = ops->weight_pack(ops, x, true, err);
         if (rc == QD_OK) rc = qd_work_tick(w, err);
         if (rc != QD_OK) return rc;
     }

@@ -125,8 +125,9 @@ static void packed_free(packed *p)
     qd_free(p);
 }
 
-qd_code qd_host_bf16_pack(qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
 {
+    (void)ops;
     if (!bf16 || w->dtype != QD_BF16 || w->n == 0 || w->k == 0) return QD_OK; /* host_linear.c does it */
     uint64_t n_full = w->n / BLOCK, rest = w->n % BLOCK, at = 0;
     const uint16_t *data = w->data;

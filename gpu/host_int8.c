@@ -143,14 +143,16 @@ static qd_code pack(qd_weight *w, uint64_t per, qd_err *err)
     return QD_OK;
 }
 
-qd_code qd_host_int8_pack(qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
 {
+    (void)ops;
     (void)bf16;
     return pack(w, 1, err);
 }
 
-qd_code qd_host_int8_pack_coarse(qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
 {
+    (void)ops;
     (void)bf16;
     return pack(w, COARSE, err);
 }

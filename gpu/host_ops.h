@@ -18,21 +18,29 @@ qd_code qd_host_gram_begin_f32(qd_lane *l, const float *x, uint64_t ld, uint64_t
 qd_code qd_host_gram_f32(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint64_t j, uint64_t n, float *c,
                          uint64_t ldc, qd_err *err);
 void qd_host_numerics(const qd_ops *ops, char *ret);
+/* host_lane.c */
+void qd_host_close(const qd_ops *ops);
+qd_code qd_host_reserve(const qd_ops *ops, uint64_t bytes, qd_err *err);
+qd_code qd_host_lane_open(qd_lane *l, qd_err *err);
+void qd_host_lane_close(qd_lane *l);
+qd_code qd_host_upload(qd_lane *l, qd_dtype dtype, const void *from, uint64_t n, float *to, qd_err *err);
+qd_code qd_host_download(qd_lane *l, qd_dtype dtype, const float *from, uint64_t n, void *to, qd_err *err);
+void qd_host_zero(const qd_lane *l, float *x, uint64_t n);
 /* host_linear.c */
 qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
                        qd_err *err);
-qd_code qd_host_weight_pack(qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
 void qd_host_weight_unpack(qd_weight *w);
 /* host_bf16.c: the same with BF16 products in hardware */
 qd_code qd_host_bf16_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
                             uint64_t ldy, qd_err *err);
-qd_code qd_host_bf16_pack(qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
 void qd_host_bf16_unpack(qd_weight *w);
 /* host_int8.c: with integer products, for calibration; x86-64 with AVX-512 VNNI */
 qd_code qd_host_int8_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
                             uint64_t ldy, qd_err *err);
-qd_code qd_host_int8_pack(qd_weight *w, bool bf16, qd_err *err);
-qd_code qd_host_int8_pack_coarse(qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
 void qd_host_int8_unpack(qd_weight *w);
 /* host_gram.c: the same for sums of outer products */
 qd_code qd_host_gram_begin(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,
@@ -67,9 +75,10 @@ void qd_host_conv_silu(const qd_lane *l, const float *x, uint64_t ldx, uint64_t 
 void qd_host_decay(const qd_lane *l, const float *b, uint64_t ldb, const float *a, uint64_t lda, const float *a_log,
                    const float *dt_bias, uint64_t rows, uint64_t n, float *beta, float *g);
 /* host_route.c */
-void qd_host_copy(const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads, uint64_t n, float *y,
-                  uint64_t ldy, uint64_t head_y);
-void qd_host_gather(const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n, float *y);
+void qd_host_copy(const qd_lane *l, const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads,
+                  uint64_t n, float *y, uint64_t ldy, uint64_t head_y);
+void qd_host_gather(const qd_lane *l, const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n,
+                    float *y);
 void qd_host_scatter_add(const qd_lane *l, const float *y, const uint32_t *index, const float *weight, uint64_t rows,
                          uint64_t n, float *x, uint64_t ldx);
 void qd_host_route(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,

@@ -4,16 +4,19 @@
 
 #include <string.h>
 
-void qd_host_copy(const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads, uint64_t n, float *y,
-                  uint64_t ldy, uint64_t head_y)
+void qd_host_copy(const qd_lane *l, const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads,
+                  uint64_t n, float *y, uint64_t ldy, uint64_t head_y)
 {
+    (void)l;
     for (uint64_t r = 0; r < rows; r++)
         for (uint64_t h = 0; h < n_heads; h++)
             memcpy(y + r * ldy + h * head_y, x + r * ldx + h * head_x, n * sizeof(float));
 }
 
-void qd_host_gather(const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n, float *y)
+void qd_host_gather(const qd_lane *l, const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n,
+                    float *y)
 {
+    (void)l;
     for (uint64_t r = 0; r < rows; r++) memcpy(y + r * n, x + index[r] * ldx, n * sizeof(float));
 }
 

@@ -21,7 +21,8 @@ typedef struct qd_ops qd_ops;
 
 typedef struct qd_lane {
     const qd_ops *ops;
-    qd_scratch scratch;
+    qd_scratch scratch; /* of the device's memory */
+    void *device;       /* of lane_open; NULL where the device needs none */
     bool bf16;
     qd_cancel *cancel;     /* may be NULL */
     atomic_ulong *n_ticks; /* may be NULL: counts pieces of work */
@@ -33,8 +34,9 @@ typedef struct qd_weight {
     qd_dtype dtype; /* BF16 or F32 */
     uint64_t n, k;
     const void *data;
-    const float *bias; /* NULL for none */
-    void *packed;      /* the device's own form, made by weight_pack; NULL where it needs none */
+    const float *bias;       /* NULL for none */
+    void *packed;            /* the device's own form, made by weight_pack; NULL where it needs none */
+    const void *device_data; /* data in the device's memory, set by weight_pack; NULL: data is there */
 } qd_weight;
 
 typedef enum qd_norm_kind {
@@ -80,11 +82,28 @@ enum {
 
 struct qd_ops {
     const char *name;
-    bool packs; /* weight_pack of a BF16 matrix takes as many bytes again */
+    bool packs;              /* weight_pack of a BF16 matrix takes as many bytes again */
+    bool on_host;            /* the device's memory is the program's */
+    unsigned n_lanes_max;    /* more of them do not pay; 0: one a processor does */
+    uint64_t lane_bytes;     /* device memory that operations take in a lane for themselves */
+    const qd_memory *memory; /* scratch is made of it; NULL: the program's */
+    void (*close)(const qd_ops *ops);
+    /* Takes the device memory of a pass, once; nothing where as much is held. Errors: QD_E_NO_MEMORY (wanted, free). */
+    qd_code (*reserve)(const qd_ops *ops, uint64_t bytes, qd_err *err);
+    /* Before and after the use of a lane, whose other fields are set. The scratch of a lane is given back by the caller
+     * before lane_close. */
+    qd_code (*lane_open)(qd_lane *l, qd_err *err);
+    void (*lane_close)(qd_lane *l);
+    /* Values from the program's memory in stored form (BF16, F16 or F32) to the device as F32; back as BF16 or F32.
+     * download returns when they are there, and with what failed in the lane before. */
+    qd_code (*upload)(qd_lane *l, qd_dtype dtype, const void *from, uint64_t n, float *to, qd_err *err);
+    qd_code (*download)(qd_lane *l, qd_dtype dtype, const float *from, uint64_t n, void *to, qd_err *err);
+    void (*zero)(const qd_lane *l, float *x, uint64_t n);
     /* What the bytes of products depend on besides their arguments: device, library and its version, instruction set.
      * Two devices with the same text give the same bytes. At most QD_NUMERICS_BYTES with the NUL. */
     void (*numerics)(const qd_ops *ops, char *ret);
-    qd_code (*weight_pack)(qd_weight *w, bool bf16, qd_err *err);
+    /* Vectors as well as matrices; data and bias must not change after. */
+    qd_code (*weight_pack)(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
     void (*weight_unpack)(qd_weight *w); /* frees w->packed */
 
     /* y [m][n] = x [m][k] w^T + bias. Errors: QD_E_CANCELED, QD_E_NO_MEMORY, QD_E_DEVICE. */
@@ -132,10 +151,11 @@ struct qd_ops {
     /* x += y over rows x n. */
     void (*add)(const qd_lane *l, float *x, uint64_t ldx, const float *y, uint64_t ldy, uint64_t rows, uint64_t n);
     /* rows x n_heads vectors of n elements from x + row * ldx + head * head_x to y + row * ldy + head * head_y. */
-    void (*copy)(const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads, uint64_t n, float *y,
-                 uint64_t ldy, uint64_t head_y);
+    void (*copy)(const qd_lane *l, const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads,
+                 uint64_t n, float *y, uint64_t ldy, uint64_t head_y);
     /* y[i] = x[index[i]]; n elements a row. */
-    void (*gather)(const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n, float *y);
+    void (*gather)(const qd_lane *l, const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n,
+                   float *y);
     /* x[index[i]] += round(weight[i] * y[i]); rows of an index come once. */
     void (*scatter_add)(const qd_lane *l, const float *y, const uint32_t *index, const float *weight, uint64_t rows,
                         uint64_t n, float *x, uint64_t ldx);
@@ -144,7 +164,7 @@ struct qd_ops {
      * not taken. index, weight: [rows][top_k]. */
     void (*route)(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,
                   bool normalize, bool round_weights, uint32_t *index, float *weight, float *margin);
-    /* Between the stored form (BF16 or F32, dense) and F32. */
+    /* Between the stored form (BF16 or F32, dense) and F32, both in the program's memory. */
     void (*load)(qd_dtype dtype, const void *from, uint64_t n, float *to);
     void (*store)(qd_dtype dtype, const float *from, uint64_t n, void *to);
 };
@@ -157,6 +177,19 @@ const qd_ops *qd_ops_host(const char *name);
  * of 16, gpu/host_int8.c: exact for NVFP4 values, others are rounded to 8 bits a block), else what NULL gives. coarse:
  * its weight_pack gives a scale to blocks of 64, for what is not NVFP4; the rest is the same. */
 const qd_ops *qd_ops_calibration(bool coarse);
+
+/* Values of a vector where operations read them. */
+static inline const float *qd_weight_values(const qd_weight *w)
+{
+    return w->device_data != NULL ? w->device_data : w->data;
+}
+
+/* A lane with its scratch: between these it may be used. */
+QD_MUST_CHECK qd_code qd_lane_open(qd_lane *l, qd_err *err);
+void qd_lane_close(qd_lane *l);
+/* n values of the lane's device where the program can read them: x itself, or a copy in *ret_copy (qd_free() it). */
+QD_MUST_CHECK qd_code qd_lane_see(qd_lane *l, const float *x, uint64_t n, const float **ret, float **ret_copy,
+                                  qd_err *err);
 
 /* Cancel and tick between two pieces of an operation. */
 static inline QD_MUST_CHECK qd_code qd_lane_tick(qd_lane *l, qd_err *err)

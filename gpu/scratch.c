@@ -25,7 +25,7 @@ static qd_scratch_block *next_block(qd_scratch *s, uint64_t bytes)
     qd_scratch_block *b = qd_calloc(1, sizeof *b);
     if (b == NULL) return NULL;
     b->bytes = qd_max_u64(bytes, BLOCK_BYTES_MIN);
-    b->data = qd_map(b->bytes);
+    b->data = s->memory != NULL ? s->memory->take(s->memory->ctx, b->bytes) : qd_map(b->bytes);
     if (b->data == NULL) {
         qd_free(b);
         return NULL;
@@ -63,8 +63,11 @@ void qd_scratch_done(qd_scratch *s)
     if (s == NULL) return;
     for (qd_scratch_block *b = s->first, *next; b != NULL; b = next) {
         next = b->next;
-        qd_unmap(b->data, b->bytes);
+        if (s->memory != NULL)
+            s->memory->give(s->memory->ctx, b->data, b->bytes);
+        else
+            qd_unmap(b->data, b->bytes);
         qd_free(b);
     }
-    *s = (qd_scratch){0};
+    *s = (qd_scratch){.memory = s->memory};
 }

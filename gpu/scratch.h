@@ -8,7 +8,15 @@
 
 #include <stdint.h>
 
+/* Where blocks come from; take: NULL where there is none left. */
+typedef struct qd_memory {
+    void *(*take)(void *ctx, uint64_t bytes);
+    void (*give)(void *ctx, void *p, uint64_t bytes);
+    void *ctx;
+} qd_memory;
+
 typedef struct qd_scratch {
+    const qd_memory *memory;             /* NULL: pages of the program */
     struct qd_scratch_block *first, *at; /* owned list; at: the one that is filled now */
     uint64_t used;                       /* bytes taken of *at */
 } qd_scratch;                            /* zero-initialized is empty; of one thread */

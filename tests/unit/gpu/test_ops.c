@@ -86,7 +86,7 @@ static void linear_case(fix *f, const char *device, qd_dtype dtype, uint64_t m, 
     qd_weight wt = {.dtype = dtype, .n = n, .k = k, .data = dtype == QD_F32 ? (void *)w : (void *)half};
     if (biased) wt.bias = bias;
     f->lane.ops = qd_ops_host(device);
-    assert_int_equal(f->lane.ops->weight_pack(&wt, f->lane.bf16, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, f->lane.bf16, &f->err), QD_OK);
     assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < ldy; j++) {
@@ -138,7 +138,7 @@ static void int8_case(fix *f, uint64_t m, uint64_t n, uint64_t k, bool biased)
     for (uint64_t i = 0; i < 16 && i < n * k; i++) w[i] = 0; /* a block of nothing */
     memcpy(before, y, m * ldy * sizeof *y);
     qd_weight wt = {.dtype = QD_F32, .n = n, .k = k, .data = w, .bias = biased ? bias : NULL};
-    assert_int_equal(f->lane.ops->weight_pack(&wt, false, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
     assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < ldy; j++) {
@@ -186,7 +186,7 @@ static void integer_products_hold_nvfp4_values(void **state)
             sum += (double)x[i] * (double)w[i];
         }
         qd_weight wt = {.dtype = QD_F32, .n = 1, .k = 32, .data = w};
-        assert_int_equal(f->lane.ops->weight_pack(&wt, false, &f->err), QD_OK);
+        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
         assert_int_equal(f->lane.ops->linear(&f->lane, x, 1, 32, &wt, &y, 1, &f->err), QD_OK);
         near((double)y, sum, 1e-6 * (fabs(sum) + 448 * 6), "product", (uint64_t)n);
         f->lane.ops->weight_unpack(&wt);
@@ -486,11 +486,11 @@ static void gathered_rows_go_back_weighted(void **state)
     fix *f = *state;
     float x[] = {1, 2, 3, 4, 5, 6}, y[4], sum[] = {0, 0, 10, 10, 0, 0}, share[] = {0.5f, 2};
     uint32_t index[] = {2, 1};
-    f->lane.ops->gather(x, 2, index, 2, 2, y);
+    f->lane.ops->gather(&f->lane, x, 2, index, 2, 2, y);
     assert_true(y[0] == 5 && y[1] == 6 && y[2] == 3 && y[3] == 4);
     f->lane.ops->scatter_add(&f->lane, y, index, share, 2, 2, sum, 2);
     assert_true(sum[0] == 0 && sum[2] == 16 && sum[3] == 18 && sum[4] == 2.5f && sum[5] == 3);
-    f->lane.ops->copy(x, 3, 2, 1, 2, 1, y, 2, 1);
+    f->lane.ops->copy(&f->lane, x, 3, 2, 1, 2, 1, y, 2, 1);
     assert_true(y[0] == 1 && y[1] == 3);
 }
 
