@@ -48,12 +48,12 @@ QD_KERNEL(qd_k_gate_rows, qd_cuda_rows_args)
     for (uint64_t i = s.from; i < s.to; i += blockDim.x) x[i] = qd_rounded(x[i] * f, a.bf16);
 }
 
-/* x [rows][n] dense. */
+/* x [rows][n] dense, y with ld a.ldx. */
 QD_KERNEL(qd_k_gather, qd_cuda_index_args)
 {
     const span s = mine(a.pieces, a.n);
-    float *x = a.x + s.row * a.ldx;
-    const float *y = a.y + (uint64_t)a.index[s.row] * a.n;
+    float *x = a.x + s.row * a.n;
+    const float *y = a.y + (uint64_t)a.index[s.row] * a.ldx;
     for (uint64_t i = s.from; i < s.to; i += blockDim.x) x[i] = y[i];
 }
 

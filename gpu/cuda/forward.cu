@@ -71,9 +71,10 @@ int qd_cuda_copy(void *stream, const float *x, uint64_t ldx, uint64_t head_x, ui
     return LAUNCH(qd_k_copy, row_blocks(rows * n_heads, n), THREADS, stream, &args, rows * n_heads == 0 || n == 0);
 }
 
-int qd_cuda_gather(void *stream, const float *x, uint64_t n, const uint32_t *index, uint64_t rows, float *y)
+int qd_cuda_gather(void *stream, const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n,
+                   float *y)
 {
-    const qd_cuda_index_args args = {y, n, x, index, 0, n, (uint32_t)blocks(n, QD_CUDA_PIECE), 0};
+    const qd_cuda_index_args args = {y, ldx, x, index, 0, n, (uint32_t)blocks(n, QD_CUDA_PIECE), 0};
     return LAUNCH(qd_k_gather, row_blocks(rows, n), THREADS, stream, &args, rows == 0 || n == 0);
 }
 

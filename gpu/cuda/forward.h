@@ -21,7 +21,8 @@ int qd_cuda_gate(void *stream, int bf16, float *x, uint64_t ldx, const float *ga
                  uint64_t n_heads, uint64_t gate_head, uint64_t n);
 int qd_cuda_copy(void *stream, const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows, uint64_t n_heads,
                  uint64_t n, float *y, uint64_t ldy, uint64_t head_y);
-int qd_cuda_gather(void *stream, const float *x, uint64_t n, const uint32_t *index, uint64_t rows, float *y);
+int qd_cuda_gather(void *stream, const float *x, uint64_t ldx, const uint32_t *index, uint64_t rows, uint64_t n,
+                   float *y);
 int qd_cuda_scatter_add(void *stream, int bf16, const float *y, const uint32_t *index, const float *weight,
                         uint64_t rows, uint64_t n, float *x, uint64_t ldx);
 int qd_cuda_rope(void *stream, int bf16, float *x, uint64_t rows, uint64_t ldx, uint64_t n_heads, uint64_t head_stride,

@@ -160,7 +160,7 @@ static void heads_pass(fixture *f, int bf16, size_t rows, size_t n)
     ops->gated_norm(&f->lane, y[0], gate, ldy, rows, heads, n, w, 1e-5f, y[0]);
     OK(qd_cuda_gated_norm(NULL, bf16, y[1], gate, ldy, rows, heads, n, w, 1e-5f, y[1]));
     same(y[0], y[1], rows * ldy);
-    ops->copy(x0, ldx, head, rows, heads, n, y[0], ldy, n);
+    ops->copy(&f->lane, x0, ldx, head, rows, heads, n, y[0], ldy, n);
     OK(qd_cuda_copy(NULL, x0, ldx, head, rows, heads, n, y[1], ldy, n));
     same(y[0], y[1], rows * ldy);
     ops->gate(&f->lane, y[0], ldy, z[0], ldx, rows, heads, head, n);
@@ -245,8 +245,8 @@ static void experts_pass(fixture *f, int bf16, size_t rows, size_t n)
     f->lane.ops->scatter_add(&f->lane, y, to, margin[0], rows, n, x[0], n + 2);
     OK(qd_cuda_scatter_add(NULL, bf16, y, to, margin[0], rows, n, x[1], n + 2));
     same(x[0], x[1], rows * (n + 2));
-    f->lane.ops->gather(y, n, to, rows, n, x[0]);
-    OK(qd_cuda_gather(NULL, y, n, to, rows, x[1]));
+    f->lane.ops->gather(&f->lane, x0, n + 2, to, rows, n, x[0]);
+    OK(qd_cuda_gather(NULL, x0, n + 2, to, rows, n, x[1]));
     same(x[0], x[1], rows * n);
 }
 

@@ -9,6 +9,8 @@
 #ifndef QD_TESTS_FAKE_CUDA_H
 #define QD_TESTS_FAKE_CUDA_H
 
+#include "tests/shim/cuda/fake_stream.h"
+
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,10 +33,8 @@ uint64_t fake_bytes_peak(void); /* of device memory */
 void fake_set_lazy(bool lazy);  /* of streams made from now on */
 
 /* Between the parts of the doubles. */
-bool fake_fails(void);       /* counts a call */
 bool fake_async_fails(void); /* counts an operation */
 void fake_live_add(int n);
-_Noreturn void fake_misuse(const char *what);
 void *fake_on_device(const void *p, size_t bytes); /* p, which must be device memory [p, p + bytes) */
 /* Queues fn, which may touch device memory. */
 void fake_push(cudaStream_t s, void (*fn)(void *arg), void *arg);

@@ -10,7 +10,8 @@
 #include <sys/mman.h>
 
 enum {
-    ALLOCATIONS = 256
+    ALLOCATIONS = 256,
+    POISONED = 8 << 20 /* bytes in front: all would take the time of the tests */
 };
 
 typedef struct allocation {
@@ -170,7 +171,7 @@ static cudaError_t allocate(void **ret, size_t bytes, bool pinned)
     }
     a.p = pinned ? malloc(bytes) : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (a.p == NULL || a.p == MAP_FAILED) abort();
-    memset(a.p, 0xee, bytes);
+    memset(a.p, 0xee, bytes < POISONED ? bytes : POISONED);
     if (!pinned && n_working == 0) (void)mprotect(a.p, bytes, PROT_NONE);
     int i = 0;
     while (i < ALLOCATIONS && allocations[i].p != NULL) i++;

@@ -1,10 +1,14 @@
 /* fake_launch.c -- kernels on the streams of the double: they run on the launch shim, one at a time. */
-#include "tests/shim/cuda/fake_cuda.h"
+#include "tests/shim/cuda/fake_stream.h"
 #include "tests/shim/cuda_shim.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum {
+    LAUNCH_FAILURE = 719 /* cudaErrorLaunchFailure */
+};
 
 typedef struct launch {
     void (*kernel)(const void *params);
@@ -27,12 +31,12 @@ static int queue(void *stream, void (*kernel)(const void *params), const void *p
                  dim3 block)
 {
     if (stream == NULL) fake_misuse("a launch on the default stream");
-    if (fake_fails()) return cudaErrorLaunchFailure;
+    if (fake_fails()) return LAUNCH_FAILURE;
     launch *l = malloc(sizeof *l + bytes);
     if (l == NULL) abort();
     *l = (launch){kernel, bytes, grid, block};
     memcpy(l->params, params, bytes);
-    fake_push(stream, run, l);
+    fake_push_on(stream, run, l);
     return 0;
 }
 

@@ -80,6 +80,11 @@ void fake_push(cudaStream_t s, void (*fn)(void *arg), void *arg)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
+void fake_push_on(void *stream, void (*fn)(void *arg), void *arg)
+{
+    fake_push(stream, fn, arg);
+}
+
 /* Until `at` pieces of work are done; they may run now. */
 static void reach(cudaStream_t s, uint64_t at)
 {

@@ -1,4 +1,5 @@
-/* fake_stream.h -- between the memory and the streams of the double of the CUDA runtime. */
+/* fake_stream.h -- between the parts of the double of the CUDA runtime, without NVIDIA's headers: the launch shim has
+ * types of the same names. */
 #ifndef QD_TESTS_FAKE_STREAM_H
 #define QD_TESTS_FAKE_STREAM_H
 
@@ -9,5 +10,10 @@
 void fake_work_begins(void);
 void fake_work_ends(void);
 bool fake_is_pinned(const void *p, size_t bytes);
+
+bool fake_fails(void); /* counts a call */
+_Noreturn void fake_misuse(const char *what);
+/* fake_push() on a cudaStream_t. */
+void fake_push_on(void *stream, void (*fn)(void *arg), void *arg);
 
 #endif

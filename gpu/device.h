@@ -1,0 +1,14 @@
+/* device.h -- devices by name. */
+#ifndef QD_GPU_DEVICE_H
+#define QD_GPU_DEVICE_H
+
+#include "gpu/ops.h"
+
+/* "cpu", "cpu-bf16", NULL (what is fastest of these here), or "gpu0", "gpu1", ..: the CUDA device of that number, by
+ * libqd_cuda.so, which is loaded here and stays: from where the system looks for libraries, or ../lib of the program.
+ * Close with qd_ops_close(). Errors: QD_E_USAGE (no such name), QD_E_UNSUPPORTED (no library, one of another build, no
+ * such GPU), QD_E_DEVICE. */
+QD_MUST_CHECK qd_code qd_ops_open(const char *name, const qd_ops **ret, qd_err *err);
+void qd_ops_close(const qd_ops *ops); /* may be NULL */
+
+#endif
