@@ -6,6 +6,7 @@
 #include "cli/progress.h"
 #include "cli/ranks.h"
 #include "cli/signals.h"
+#include "gpu/device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,7 +24,7 @@ static const char k_usage[] =
     "  --seq-len L          tokens of a sample (default: the template's)\n"
     "  --max-kl X           fail (exit code 5) where KL to the source on held-back samples is above X nats a token\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
-    "  --device cpu         where to compute\n"
+    "  --device NAME        where calibration computes: cpu (default), or gpu0, gpu1, ..\n"
     "  --threads N          compute threads of each rank (default: one a processor)\n"
     "  --ranks N            N processes on this host share the work\n"
     "  --pin                each rank on processors of its own, those of one NUMA node where it can be\n"
@@ -52,6 +53,11 @@ static bool read_max_kl(const char *text, double *ret)
     char *end = NULL;
     *ret = strtod(text, &end);
     return end != text && *end == '\0' && isfinite(*ret) && *ret > 0;
+}
+
+static bool on_gpu(const quantize_args *a)
+{
+    return a->device != NULL && strcmp(a->device, "cpu") != 0;
 }
 
 static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
@@ -95,8 +101,8 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "--device-memory and --host-memory describe a machine for --dry-run");
     if (a->ranks > QD_COMM_RANKS_MAX)
         return qd_fail(err, QD_E_USAGE, "--ranks: expected at most %d, found %" PRIu64, QD_COMM_RANKS_MAX, a->ranks);
-    if (a->device != NULL && strcmp(a->device, "cpu") != 0)
-        return qd_fail(err, QD_E_USAGE, "--device %s: this version computes on cpu only", a->device);
+    if (a->ranks > 1 && on_gpu(a))
+        return qd_fail(err, QD_E_USAGE, "--ranks: expected --device cpu, found %s", a->device);
     return QD_OK;
 }
 
@@ -148,15 +154,18 @@ int qd_cmd_quantize(int argc, char **argv)
     qd_progress_view view = {0};
     qd_ranks ranks = {0};
     char *dirs = NULL;
+    const qd_ops *ops = NULL;
     qd_code rc = parse(argc, argv, &a, &err);
     if (rc != QD_OK) goto out;
     if (a.help) {
         (void)fputs(k_usage, stdout);
         return 0;
     }
+    if (on_gpu(&a) && !a.dry_run) QD_TRY(qd_ops_open(a.device, &ops, &err));
     qd_job_opts opts = {.model_dir = a.rest.items[0],
                         .out_dir = a.output,
                         .device = a.device,
+                        .ops = ops,
                         .calib_files = a.calib.items,
                         .n_calib_files = a.calib.n,
                         .calib_samples = a.samples,
@@ -209,6 +218,7 @@ out:
     qd_free(dirs);
     qd_template_done(&tmpl);
     qd_arena_done(&arena);
+    qd_ops_close(ops);
     if (rc == QD_OK) return 0;
     int code = qd_ranks_is_member() ? qd_code_exit(rc) : qd_cmd_fail(&err, a.json);
     return rc == QD_E_CANCELED ? qd_signals_exit(&cancel) : code;

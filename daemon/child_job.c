@@ -139,7 +139,7 @@ static void fill_report(const qd_job_result *result, qd_child_report *ret)
     quantd__report_summary__init(s);
     (void)snprintf(ret->path, sizeof ret->path, "%s", result->report_path);
     (void)snprintf(ret->digest, sizeof ret->digest, "%s", result->output_digest);
-    qd_numerics_id(ret->numerics_id);
+    qd_numerics_id(NULL, ret->numerics_id);
     s->path = ret->path;
     s->output_digest = ret->digest;
     s->numerics_id = ret->numerics_id;

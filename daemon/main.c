@@ -82,7 +82,7 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
     qd_id_of_host(instance, id);
     if (s->worker[0] != '\0') (void)snprintf(id, sizeof id, "%s", s->worker);
     qd_log_field(log, "worker", id);
-    qd_numerics_id(numerics);
+    qd_numerics_id(NULL, numerics);
     (void)setenv("TZ", s->api_time_zone, 1);
     tzset();
     templates = qd_template_dirs(or_null(s->templates));

@@ -6,7 +6,8 @@
 
 qd_forward_opts qd_calibrate_options(const qd_plan *p)
 {
-    return (qd_forward_opts){.bf16 = true,
+    return (qd_forward_opts){.ops = p->ops,
+                             .bf16 = true,
                              .all_experts = p->recipe.arith == QD_SCALE_CT_EXACT,
                              .n_threads = p->n_compute,
                              .memory_bytes = p->activation_bytes};

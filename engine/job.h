@@ -50,7 +50,8 @@ typedef struct qd_job_opts {
     const qd_template *tmpl;
     const qd_values *values; /* of tmpl */
     const qd_format *format; /* NULL: compressed-tensors */
-    const char *device;      /* NULL or "cpu" */
+    const char *device;      /* its name; NULL: "cpu" */
+    const qd_ops *ops;       /* the device of forward passes, the caller's; NULL: this processor */
     /* This rank's end of a gang whose ranks run the same job with the same options; NULL: one rank. Its communicator
      * was opened with the job's token, which is set when the gang breaks. Rank 0 alone has staging, journal and output;
      * a member returns when its part is done. */

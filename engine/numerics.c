@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-void qd_numerics_id(char ret[QD_NUMERICS_ID_BYTES])
+void qd_numerics_id(const qd_ops *ops, char ret[QD_NUMERICS_ID_BYTES])
 {
     char text[QD_FORWARD_NUMERICS_BYTES];
-    qd_forward_numerics(qd_ops_calibration(false), text);
-    (void)snprintf(ret, QD_NUMERICS_ID_BYTES, "cpu-%u-%016" PRIx64, QD_NUMERICS_VERSION,
-                   qd_hash64(text, strlen(text), 0));
+    qd_forward_numerics(ops != NULL ? ops : qd_ops_calibration(false), text);
+    (void)snprintf(ret, QD_NUMERICS_ID_BYTES, "%s-%u-%016" PRIx64, ops == NULL || ops->on_host ? "cpu" : "cuda",
+                   QD_NUMERICS_VERSION, qd_hash64(text, strlen(text), 0));
 }

@@ -33,10 +33,17 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
     qd_code rc = QD_OK;
     qd_plan p = {.ckpt = ckpt,
                  .tmpl = opts->tmpl,
+                 .ops = opts->ops,
                  .format = opts->format != NULL ? opts->format : &qd_format_compressed_tensors};
     if (tokens != NULL) p.calib_hash = tokens->hash;
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(qd_method_of(opts, &p.method, err));
+    if (p.method.layerwise && p.ops != NULL && !p.ops->on_host) {
+        rc = qd_fail(err, QD_E_UNSUPPORTED,
+                     "template %s: expected the device cpu for what goes layer by layer, found %s", p.tmpl->id,
+                     p.ops->name);
+        goto out;
+    }
     p.recipe = p.method.recipe;
     p.n_ranks = !p.method.gptq ? 1 : opts->gang != NULL ? qd_gang_size(opts->gang) : opts->n_ranks;
     p.input_rule = p.method.input_rule;

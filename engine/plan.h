@@ -70,6 +70,7 @@ typedef struct qd_plan {
     const qd_template *tmpl; /* not owned */
     const qd_format *format;
     qd_method method;
+    const qd_ops *ops;      /* of the calibration pass; NULL: this processor */
     qd_nvfp4_recipe recipe; /* of method, as are the next */
     qd_input_rule input_rule;
     qd_hash128 calib_hash; /* of the calibration tokens */

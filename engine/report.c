@@ -158,7 +158,7 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
     const char *sep = "";
     char hex[QD_HASH_HEX_BYTES], numerics[QD_NUMERICS_ID_BYTES];
     qd_hash_hex(p->hash, hex);
-    qd_numerics_id(numerics);
+    qd_numerics_id(p->ops, numerics);
     qd_buf_printf(out,
                   "{\n  \"quantd\": \"%s\",\n  \"numerics\": %u,\n  \"numerics_id\": \"%s\",\n  \"plan\": \"%s\",\n  "
                   "\"template\": ",

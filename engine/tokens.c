@@ -34,13 +34,13 @@ static bool only_ids(const char *const *paths, uint32_t n)
     return true;
 }
 
-static qd_code hash_of(qd_job_tokens *t, qd_err *err)
+static qd_code hash_of(const qd_job_opts *opts, qd_job_tokens *t, qd_err *err)
 {
     qd_hasher *h = qd_hasher_new();
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a checksum");
     uint64_t n = t->data.n_samples, len = t->data.len;
     char numerics[QD_FORWARD_NUMERICS_BYTES] = "";
-    qd_forward_numerics(qd_ops_calibration(false), numerics);
+    qd_forward_numerics(opts->ops != NULL ? opts->ops : qd_ops_calibration(false), numerics);
     qd_hasher_add(h, numerics, strlen(numerics));
     qd_hasher_add(h, &len, sizeof len);
     qd_hasher_add(h, t->data.ids, n * len * sizeof *t->data.ids);
@@ -101,7 +101,7 @@ qd_code qd_job_tokens_load(const qd_job_opts *opts, const qd_ckpt *c, const qd_j
     ret->n_held = (uint32_t)qd_min_u64(method.gate_samples, spare);
     if (ret->n_held < method.gate_samples && ret->n_held == 0)
         warn(o.warn_user, "too few calibration samples to hold some back: the quality gate has nothing to measure");
-    QD_TRY(hash_of(ret, err));
+    QD_TRY(hash_of(opts, ret, err));
 out:
     qd_free(built_in);
     qd_chat_done(&chat);
