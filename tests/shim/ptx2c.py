@@ -8,8 +8,8 @@ import re
 import sys
 
 WIDTH = {"pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "b32": 32, "u32": 32, "s32": 32,
-         "f32": 32, "b64": 64, "u64": 64, "s64": 64}
-REGISTER_TYPES = ("pred", "b16", "b32", "f32", "b64")
+         "f32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64}
+REGISTER_TYPES = ("pred", "b16", "b32", "f32", "b64", "f64")
 SPECIAL = {f"%{ptx}.{axis}": f"{c}.{axis}" for ptx, c in
            (("tid", "threadIdx"), ("ctaid", "blockIdx"), ("ntid", "blockDim"), ("nctaid", "gridDim")) for axis in "xyz"}
 
@@ -63,6 +63,7 @@ define("not.T", BITS, "T T", "~({L}){a}")
 define("not.T", "pred", "T T", "!{a}")
 define("shl.T", BITS, "T T b32", "ptx_shl({a}, {b}, {N})")
 define("shr.T", BITS + " u16 u32 u64", "T T b32", "ptx_shr({a}, {b}, {N})")
+define("shr.T", "s32 s64", "T T b32", "ptx_sar({a}, {b}, {N})")
 define("min.T", INTEGERS, "T T T", "({C}){a} < ({C}){b} ? {a} : {b}")
 define("max.T", INTEGERS, "T T T", "({C}){a} > ({C}){b} ? {a} : {b}")
 define("div.T", "u16 u32 u64", "T T T", "ptx_div({a}, {b})")
@@ -81,7 +82,17 @@ define("neg.T", "f32", "T T", "{a} ^ 0x80000000u")
 define("abs.T", "f32", "T T", "{a} & 0x7fffffffu")
 define("min.T", "f32", "T T T", "ptx_min_f32({a}, {b})")
 define("max.T", "f32", "T T T", "ptx_max_f32({a}, {b})")
-define("cvt.rn.f32.T", "u16 u32", "f32 T", "ptx_bits((float)({C}){a})")
+define("sqrt.rn.T", "f32", "T T", "ptx_bits(sqrtf(ptx_f32({a})))")
+define("cvt.rn.f32.T", "u16 s16 u32 s32 u64 s64", "f32 T", "ptx_bits((float)({C}){a})")
+define("cvt.rzi.T.f32", "s32", "T f32", "ptx_to_s32({a})")
+define("cvt.f64.T", "f32", "f64 T", "ptx_bits_f64((double)ptx_f32({a}))")
+define("add.rn.T", "f64", "T T T", "ptx_bits_f64(ptx_f64({a}) + ptx_f64({b}))")
+define("mul.rn.T", "f64", "T T T", "ptx_bits_f64(ptx_f64({a}) * ptx_f64({b}))")
+# Inside nvcc's expf and log1pf. ex2.approx: within 2 ulp by the ISA, here to nearest.
+define("add.rz.T", "f32", "T T T", "ptx_add_towards({a}, {b}, FE_TOWARDZERO)")
+define("fma.rm.T", "f32", "T T T T", "ptx_fma_towards({a}, {b}, {c}, FE_DOWNWARD)")
+define("cvt.sat.T.f32", "f32", "T f32", "ptx_saturate({a})")
+define("ex2.approx.ftz.T", "f32", "T T", "ptx_ex2({a})")
 
 for sign, table in (("u", {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=",
                            "hi": ">", "hs": ">="}),
@@ -99,7 +110,7 @@ for name, test in {"eq": "x == y", "ne": "x < y || x > y", "lt": "x < y", "le": 
 # cvt between integers: source and destination may be wider registers. opcode -> (destination, source)
 CONVERSIONS = {f"cvt.{d}.{s}": (d, s) for d in ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64")
                for s in ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64") if d != s}
-MEMORY_TYPES = ("b8", "u8", "s8", "b16", "u16", "s16", "b32", "u32", "s32", "f32", "b64", "u64", "s64")
+MEMORY_TYPES = ("b8", "u8", "s8", "b16", "u16", "s16", "b32", "u32", "s32", "f32", "b64", "u64", "s64", "f64")
 VECTORS = {"v2": 2, "v4": 4}
 SHUFFLES = {f"shfl.sync.{ptx}.b32": c for ptx, c in
             (("up", "SHIM_UP"), ("down", "SHIM_DOWN"), ("bfly", "SHIM_BFLY"), ("idx", "SHIM_IDX"))}
@@ -212,7 +223,7 @@ class Kernel:
             raise Refused(f"instruction {opcode}")
         if space not in (("param", "global", "shared") if load else ("global", "shared")):
             raise Refused(f"instruction {opcode}")
-        if vector > 1 and space != "global":
+        if vector > 1 and space == "shared":
             raise Refused(f"instruction {opcode}")
         values, where = count(operands, 2) if load else reversed(count(operands, 2))
         if vector > 1:
@@ -224,9 +235,10 @@ class Kernel:
         n_bytes = WIDTH[t] // 8
         at = self.address(where, space)
         if space == "param":
-            if at < 0 or at % n_bytes or at + n_bytes > self.param_bytes:
-                raise Refused(f"parameter bytes {at} to {at + n_bytes} of {self.param_bytes}")
-            return self.assign(values[0], t, f"ptx_load((const char *)params + {at}, {n_bytes})", wider=True)
+            if at < 0 or at % (vector * n_bytes) or at + vector * n_bytes > self.param_bytes:
+                raise Refused(f"parameter bytes {at} to {at + vector * n_bytes} of {self.param_bytes}")
+            return " ".join(self.assign(v, t, f"ptx_load((const char *)params + {at + i * n_bytes}, {n_bytes})", wider=True)
+                            for i, v in enumerate(values))
         out = [f"const {unsigned(64 if space == 'global' else 32)} at = {at};"]
         if vector > 1:
             out.append(f"ptx_aligned(at, {vector * n_bytes});")

@@ -7,6 +7,7 @@
 
 #include "tests/shim/cuda_shim.h"
 
+#include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +62,70 @@ static inline uint32_t ptx_max_f32(uint32_t a, uint32_t b)
     return x > y ? a : b;
 }
 
+static inline float ptx_rounded_sum(float x, float y, int mode)
+{
+    const int before = fegetround();
+    volatile float a = x, b = y, sum;
+    (void)fesetround(mode);
+    sum = a + b;
+    (void)fesetround(before);
+    return sum;
+}
+
+static inline uint32_t ptx_add_towards(uint32_t a, uint32_t b, int mode)
+{
+    return ptx_bits(ptx_rounded_sum(ptx_f32(a), ptx_f32(b), mode));
+}
+
+static inline uint32_t ptx_fma_towards(uint32_t a, uint32_t b, uint32_t c, int mode)
+{
+    const int before = fegetround();
+    volatile float x = ptx_f32(a), y = ptx_f32(b), z = ptx_f32(c), r;
+    (void)fesetround(mode);
+    r = fmaf(x, y, z);
+    (void)fesetround(before);
+    return ptx_bits(r);
+}
+
+/* To [0, 1]; NaN becomes 0. */
+static inline uint32_t ptx_saturate(uint32_t a)
+{
+    const float x = ptx_f32(a);
+    return ptx_bits(x > 1.0f ? 1.0f : x > 0.0f ? x : 0.0f);
+}
+
+/* Subnormal operands and results are flushed. */
+static inline uint32_t ptx_ex2(uint32_t a)
+{
+    const float x = (a & 0x7f800000u) == 0 ? 0.0f : ptx_f32(a), y = exp2f(x);
+    return ptx_bits(y < 0x1p-126f ? 0.0f : y);
+}
+
+/* Towards zero, saturating; NaN becomes 0. */
+static inline uint32_t ptx_to_s32(uint32_t a)
+{
+    const float x = ptx_f32(a);
+    if (!(x == x)) return 0;
+    if (x >= 0x1p31f) return 0x7fffffffu;
+    return x < -0x1p31f ? 0x80000000u : (uint32_t)(int32_t)x;
+}
+
+/* ---- float64 ---- */
+
+static inline double ptx_f64(uint64_t bits)
+{
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline uint64_t ptx_bits_f64(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 /* ---- integers ---- */
 
 /* Shifts clamp at the width of the register. */
@@ -72,6 +137,13 @@ static inline uint64_t ptx_shl(uint64_t a, uint32_t n, unsigned width)
 static inline uint64_t ptx_shr(uint64_t a, uint32_t n, unsigned width)
 {
     return n >= width ? 0 : a >> n;
+}
+
+/* Of a signed register; what comes in is its sign. */
+static inline uint64_t ptx_sar(uint64_t a, uint32_t n, unsigned width)
+{
+    const int64_t x = width == 32 ? (int64_t)(int32_t)(uint32_t)a : (int64_t)a;
+    return (uint64_t)(x >> (n < width ? n : width - 1));
 }
 
 static inline uint64_t ptx_div(uint64_t a, uint64_t b)

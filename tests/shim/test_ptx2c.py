@@ -18,7 +18,8 @@ CC = "cc"
 
 HEAD = ".version 9.0\n.target sm_90\n.address_size 64\n"
 ENTRY = ".visible .entry k(\n\t.param .align 8 .b8 k_param_0[16]\n)\n{\n"
-REGISTERS = ("\t.reg .pred %p<9>;\n\t.reg .b16 %rs<9>;\n\t.reg .f32 %f<9>;\n\t.reg .b32 %r<9>;\n\t.reg .b64 %rd<9>;\n")
+REGISTERS = ("\t.reg .pred %p<9>;\n\t.reg .b16 %rs<9>;\n\t.reg .f32 %f<9>;\n\t.reg .b32 %r<9>;\n\t.reg .b64 %rd<9>;\n"
+             "\t.reg .f64 %fd<9>;\n")
 
 
 def module(body, registers=REGISTERS, head=HEAD):
@@ -55,7 +56,7 @@ class Refusals(Translator):
             self.assertIn(word, said)
 
     def test_an_instruction_it_does_not_know_is_named_with_its_line(self):
-        self.refused(module("\tsin.approx.f32 %f1, %f2;\n"), "k.ptx:13:", "sin.approx.f32")
+        self.refused(module("\tsin.approx.f32 %f1, %f2;\n"), "k.ptx:14:", "sin.approx.f32")
         self.refused(module("\tcvt.rn.satfinite.e2m1x2.f32 %rs1, %f1, %f2;\n"), "cvt.rn.satfinite.e2m1x2.f32")
         self.refused(module("\t@%p1 trap;\n"), "trap")
 
@@ -71,23 +72,23 @@ class Refusals(Translator):
                 os.unlink(c)
 
     def test_a_modifier_it_does_not_implement_is_refused(self):
-        for op in ("add.f32", "mul.f32", "fma.f32", "add.rn.ftz.f32", "add.rz.f32", "mul.rm.f32", "sub.rn.sat.f32", "add.rp.f32"):
+        for op in ("add.f32", "mul.f32", "fma.f32", "add.rn.ftz.f32", "add.rm.f32", "mul.rm.f32", "sub.rn.sat.f32", "add.rp.f32"):
             third = ", %f4" if op.startswith("fma") else ""
             self.refused(module(f"\t{op} %f1, %f2, %f3{third};\n"), op)
         for op in ("fma.rn.ftz.f32", "fma.rz.f32", "mad.rn.f32"):
             self.refused(module(f"\t{op} %f1, %f2, %f3, %f4;\n"), op)
         for op in ("div.approx.f32", "div.full.f32", "div.rn.ftz.f32", "min.ftz.f32", "max.NaN.f32", "div.rz.f32"):
             self.refused(module(f"\t{op} %f1, %f2, %f3;\n"), op)
-        for op in ("rcp.approx.f32", "rcp.rn.ftz.f32", "abs.ftz.f32", "neg.ftz.f32"):
+        for op in ("rcp.approx.f32", "rcp.rn.ftz.f32", "sqrt.approx.f32", "ex2.approx.f32", "cvt.sat.f16.f32", "abs.ftz.f32", "neg.ftz.f32"):
             self.refused(module(f"\t{op} %f1, %f2;\n"), op)
         for op in ("setp.lt.ftz.f32", "setp.lt.and.f32"):
             self.refused(module(f"\t{op} %p1, %f1, %f2;\n"), op)
-        for op in ("add.sat.s32", "add.cc.u32", "mul.hi.u32", "div.s32", "rem.s32", "shr.s32"):
+        for op in ("add.sat.s32", "add.cc.u32", "mul.hi.u32", "div.s32", "rem.s32", "shr.s16"):
             self.refused(module(f"\t{op} %r1, %r2, %r3;\n"), op)
-        for op in ("cvt.rz.f32.u32", "cvt.rni.f32.u32", "cvt.f32.u32", "cvt.rn.f32.s32"):
+        for op in ("cvt.rz.f32.u32", "cvt.rni.f32.u32", "cvt.f32.u32", "cvt.rz.f32.s32"):
             self.refused(module(f"\t{op} %f1, %r1;\n"), op)
         for op in ("ld.volatile.global.u32", "ld.global.nc.u32", "ld.u32", "ld.local.u32", "ld.global.v3.u32",
-                   "ld.acquire.gpu.global.u32", "ld.global.f64"):
+                   "ld.acquire.gpu.global.u32", "ld.global.f16"):
             self.refused(module(f"\t{op} %r1, [%rd1];\n"), op)
         self.refused(module("\tatom.global.min.u32 %r1, [%rd1], %r2;\n"), "atom.global.min.u32")
         self.refused(module("\tshfl.bfly.b32 %r1, %r2, 1, 31;\n"), "shfl.bfly.b32")
@@ -125,7 +126,7 @@ class Refusals(Translator):
         self.refused(module("\tret;\n", head=HEAD + ".extern .shared .align 16 .b8 all[];\n"), ".extern")
         self.refused(module("\t.local .align 4 .b8 depot[64];\n\tret;\n"), ".local")
         self.refused(module('\t.pragma "used_bytes_mask 1";\n\tret;\n'), ".pragma")
-        self.refused(module("\tret;\n", registers="\t.reg .f64 %fd<2>;\n"), ".f64")
+        self.refused(module("\tret;\n", registers="\t.reg .b128 %q<2>;\n"), ".b128")
         self.refused(module("\tret;\n").replace(".visible .entry", ".visible .func"), ".func")
         self.refused(module("\tret;\n").replace(".align 8 .b8 k_param_0[16]", ".u64 k_param_0"), ".entry")
         self.refused(module("\tret;\n").replace(")\n{", ")\n.maxntid 256\n{"), ".entry")
@@ -220,6 +221,26 @@ COMPUTED = [
     ("div.rn.f32 D, A, B;", "f32 f32 f32", (F["1"], F["3"]), F["third"]),
     ("rcp.rn.f32 D, A;", "f32 f32", (F["3"],), F["third"]),
     ("fma.rn.f32 D, A, B, C;", "f32 f32 f32 f32", (0x3F800001, 0x3F800001, 0xBF800002), 0x28800000),  # one rounding
+    ("sqrt.rn.f32 D, A;", "f32 f32", (F["2"],), 0x3FB504F3),
+    ("add.rz.f32 D, A, B;", "f32 f32 f32", (0x3F800001, 0x33800000), 0x3F800001),    # a tie, towards zero
+    ("fma.rm.f32 D, A, B, C;", "f32 f32 f32 f32", (F["1"], F["1"], 0xB3000000), 0x3F7FFFFF),  # 1 - 2^-25, downwards
+    ("fma.rm.f32 D, A, B, C;", "f32 f32 f32 f32", (F["-1"], F["1"], 0xB3000000), 0xBF800001),
+    ("cvt.sat.f32.f32 D, A;", "f32 f32", (F["2"],), F["1"]),
+    ("cvt.sat.f32.f32 D, A;", "f32 f32", (F["-1"],), 0),
+    ("cvt.sat.f32.f32 D, A;", "f32 f32", (F["nan"],), 0),
+    ("ex2.approx.ftz.f32 D, A;", "f32 f32", (F["3"],), 0x41000000),
+    ("ex2.approx.ftz.f32 D, A;", "f32 f32", (F["denormal"],), F["1"]),
+    ("ex2.approx.ftz.f32 D, A;", "f32 f32", (0xC3000000,), 0),                       # 2^-128: flushed
+    ("cvt.rzi.s32.f32 D, A;", "b32 f32", (0xC0200000,), 0xFFFFFFFE),                 # -2.5
+    ("cvt.rzi.s32.f32 D, A;", "b32 f32", (F["nan"],), 0),
+    ("cvt.rzi.s32.f32 D, A;", "b32 f32", (F["inf"],), 0x7FFFFFFF),
+    ("cvt.rn.f32.s32 D, A;", "f32 b32", (0xFFFFFFFF,), F["-1"]),
+    ("cvt.rn.f32.u64 D, A;", "f32 b64", (1 << 40,), 0x53800000),
+    ("shr.s32 D, A, B;", "b32 b32 b32", (0x80000000, 31), 0xFFFFFFFF),
+    ("shr.s32 D, A, B;", "b32 b32 b32", (0x80000000, 99), 0xFFFFFFFF),
+    ("cvt.f64.f32 D, A;", "f64 f32", (F["3"],), 0x4008000000000000),
+    ("add.rn.f64 D, A, B;", "f64 f64 f64", (0x3FF0000000000001, 0x3CA0000000000000), 0x3FF0000000000002),  # a tie, to even
+    ("mul.rn.f64 D, A, B;", "f64 f64 f64", (0x4008000000000000, 0x3FE0000000000000), 0x3FF8000000000000),
     ("neg.f32 D, A;", "f32 f32", (0,), F["-0"]),
     ("abs.f32 D, A;", "f32 f32", (F["-1"],), F["1"]),
     ("min.f32 D, A, B;", "f32 f32 f32", (F["nan"], F["2"]), F["2"]),
@@ -260,13 +281,13 @@ int main(void)
 class Computations(Translator):
     def test_every_kind_of_instruction_computes_what_the_isa_says(self):
         body, inputs = "\tld.param.u64 %rd1, [k_param_0];\n\tld.param.u64 %rd2, [k_param_0+8];\n", []
-        base = {"b16": "%rs", "b32": "%r", "f32": "%f", "b64": "%rd"}
+        base = {"b16": "%rs", "b32": "%r", "f32": "%f", "b64": "%rd", "f64": "%fd"}
         for i, (text, types, operands, _) in enumerate(COMPUTED):
             types = types.split()
             for letter, t, at in zip("DABC", types, range(4)):
                 text = text.replace(f" {letter}", f" {base[t]}{at + 4}")
                 if letter != "D":
-                    body += f"\tld.global.{'b' + t[1:]} {base[t]}{at + 4}, [%rd1+{8 * len(inputs)}];\n"
+                    body += f"\tld.global.{t if t == 'f64' else 'b' + t[1:]} {base[t]}{at + 4}, [%rd1+{8 * len(inputs)}];\n"
                     inputs.append(operands[at - 1])
             width = types[0][1:]
             body += f"\t{text}\n\tst.global.b{width} [%rd2+{8 * i}], {base[types[0]]}4;\n"
