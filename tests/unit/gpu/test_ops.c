@@ -120,17 +120,18 @@ static void a_linear_is_the_product_plus_the_bias(void **state)
     }
 }
 
-/* A block of 16 as integers of -120 .. 120 and a scale, as host_int8.c says. */
-static float integers(const float *x, int *q)
+/* A block of n as integers of -120 .. 120 and a scale, as host_int8.c says. */
+static float integers(const float *x, int n, int *q)
 {
     float most = 0;
-    for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(x[i]));
-    for (int i = 0; i < 16; i++) q[i] = most < 1e-30f ? 0 : (int)rintf(x[i] * (120.0f / most));
+    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    for (int i = 0; i < n; i++) q[i] = most < 1e-30f ? 0 : (int)rintf(x[i] * (120.0f / most));
     return most < 1e-30f ? 0.0f : most * (1.0f / 120.0f);
 }
 
-static void int8_case(fix *f, uint64_t m, uint64_t n, uint64_t k, bool biased)
+static void int8_case(fix *f, const char *device, uint64_t m, uint64_t n, uint64_t k, bool biased)
 {
+    uint64_t per = strcmp(device, "cpu-int8-coarse") == 0 && k % 64 == 0 ? 64 : 16;
     uint64_t ldx = k + 3, ldy = n + 5;
     float *x = some(f, m * ldx), *w = some(f, n * k), *bias = some(f, n), *y = some(f, m * ldy);
     float *before = malloc(m * ldy * sizeof *y);
@@ -143,13 +144,14 @@ static void int8_case(fix *f, uint64_t m, uint64_t n, uint64_t k, bool biased)
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < ldy; j++) {
             float s = 0;
-            for (uint64_t b = 0; j < n && b < k; b += 16) {
-                int p[16], q[16], dot = 0;
-                float a = integers(x + i * ldx + b, p), c = integers(w + j * k + b, q);
-                for (int e = 0; e < 16; e++) dot += p[e] * q[e];
+            for (uint64_t b = 0; j < n && b < k; b += per) {
+                int p[64], q[64], dot = 0;
+                float a = integers(x + i * ldx + b, (int)per, p), c = integers(w + j * k + b, (int)per, q);
+                for (uint64_t e = 0; e < per; e++) dot += p[e] * q[e];
                 s = fmaf((float)dot, c * a, s);
             }
             if (j < n && biased) s += bias[j];
+            if (f->lane.bf16) s = j < n ? rounded(s) : s;
             assert_true(y[i * ldy + j] == (j < n ? s : before[i * ldy + j]));
         }
     f->lane.ops->weight_unpack(&wt);
@@ -159,13 +161,18 @@ static void int8_case(fix *f, uint64_t m, uint64_t n, uint64_t k, bool biased)
 
 static void integer_products_are_exact_in_their_blocks(void **state)
 {
+    static const char *const devices[] = {"cpu-int8", "cpu-int8-coarse"};
     fix *f = *state;
-    f->lane.ops = qd_ops_host("cpu-int8");
-    if (f->lane.ops == NULL) skip();
-    int8_case(f, 1, 1, 16, false);
-    int8_case(f, 7, 50, 96, true);
-    int8_case(f, 131, 97, 32, false); /* two stripes of x, rows left over, three panels of w */
-    int8_case(f, 5, 48, 1536, true);  /* pieces of w that the cache holds */
+    for (int bf16 = 0; bf16 < 2; bf16++)
+        for (int d = 0; d < 2; d++) {
+            f->lane.bf16 = bf16 != 0;
+            f->lane.ops = qd_ops_host(devices[d]);
+            if (f->lane.ops == NULL) skip();
+            int8_case(f, devices[d], 1, 1, 16, false);
+            int8_case(f, devices[d], 7, 50, 96, true);
+            int8_case(f, devices[d], 131, 97, 64, false); /* two stripes of x, rows left over, three panels of w */
+            int8_case(f, devices[d], 5, 48, 1536, true);  /* pieces of w that the cache holds */
+        }
 }
 
 /* Every E2M1 value under a scale comes out as it went in. */
@@ -269,9 +276,12 @@ static void attention_case(fix *f, uint64_t t, uint64_t heads, uint64_t kv_heads
 static void attention_sees_what_is_before_a_token_and_in_its_window(void **state)
 {
     fix *f = *state;
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        f->lane.bf16 = bf16 != 0;
+    for (int d = 0; d < 4; d++) {
+        f->lane.bf16 = d % 2 != 0;
+        f->lane.ops = qd_ops_host(d < 2 ? "cpu" : "cpu-int8");
+        if (f->lane.ops == NULL) break;
         attention_case(f, 1, 1, 1, 16, 0);
+        attention_case(f, 130, 6, 2, 64, 0);
         attention_case(f, 65, 4, 2, 16, 0);
         attention_case(f, 150, 6, 1, 8, 0);
         attention_case(f, 150, 2, 2, 16, 1); /* itself only */
