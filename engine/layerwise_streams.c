@@ -50,14 +50,16 @@ static uint32_t site_at(const qd_layerwise *l, const qd_site *at)
     return s != NULL ? (uint32_t)(s - (l->sites.sites + l->sites.layer_first[at->layer])) : QD_NONE;
 }
 
-/* The first rows of the last piece of each of the first tiles: whoever does a tile, they are the same. */
+/* Rows spread over the last piece of each of the first tiles: whoever does a tile, they are the same. Not its first
+ * ones: a sequence's first token can have values a thousand times as large as others, and would decide alone. */
 static void keep_some(qd_layerwise *l, uint32_t site, const qd_site *at)
 {
     qd_site_sample *s = &l->work->samples[site];
     uint64_t tile = l->first_tile + at->tile;
     if (s->rows == NULL || tile >= SAMPLE_TILES || at->rows < SAMPLE_ROWS) return;
     for (uint64_t r = 0; r < SAMPLE_ROWS; r++)
-        memcpy(s->rows + (tile * SAMPLE_ROWS + r) * at->cols, at->x + r * at->ld, at->cols * sizeof *s->rows);
+        memcpy(s->rows + (tile * SAMPLE_ROWS + r) * at->cols,
+               at->x + (2 * r + 1) * at->rows / (2 * SAMPLE_ROWS) * at->ld, at->cols * sizeof *s->rows);
 }
 
 static qd_code on_source(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
@@ -258,8 +260,8 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
     QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
     const uint32_t rank = qd_gang_rank(l->run->gang), n_ranks = qd_gang_size(l->run->gang);
     const qd_tokens few = source_tokens(l);
-    l->first_tile = qd_tokens_part(&l->index.config, l->o->calib, rank, n_ranks, &l->calib);
-    (void)qd_tokens_part(&l->index.config, &few, rank, n_ranks, &l->source_tokens);
+    (void)qd_tokens_part(&l->index.config, l->o->calib, rank, n_ranks, &l->calib);
+    l->first_tile = qd_tokens_part(&l->index.config, &few, rank, n_ranks, &l->source_tokens);
     (void)qd_tokens_part(&l->index.config, l->o->held, rank, n_ranks, &l->held);
     if (calib) QD_TRY(open_stream(l, &l->source_tokens, false, false, &l->source, err));
     if (calib && p->method.gptq) QD_TRY(open_stream(l, &l->calib, true, false, &l->quantized, err));

@@ -26,7 +26,7 @@ typedef struct qd_layerwise {
     unsigned n_workers;
     atomic_ulong n_ticks;
     qd_tokens calib, held;                   /* this rank's parts */
-    uint64_t first_tile;                     /* of calib, among all */
+    uint64_t first_tile;                     /* of source_tokens, among all */
     qd_stream *source, *quantized;           /* of the calibration tokens; quantized: GPTQ only */
     qd_tokens source_tokens;                 /* of the first ones of all, where few will do */
     qd_stream *held_source, *held_quantized; /* of the gate's */
