@@ -6,7 +6,10 @@
 
 qd_forward_opts qd_calibrate_options(const qd_plan *p)
 {
-    return (qd_forward_opts){.ops = p->ops,
+    const qd_ops *ops = p->ops;
+    /* Integer products are exact where weights and inputs are rounded to NVFP4 on the way. */
+    if (ops == NULL && p->recipe.arith != QD_SCALE_CT_EXACT) ops = qd_ops_calibration(false);
+    return (qd_forward_opts){.ops = ops,
                              .bf16 = true,
                              .all_experts = p->recipe.arith == QD_SCALE_CT_EXACT,
                              .n_threads = p->n_compute,

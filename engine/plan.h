@@ -10,7 +10,7 @@
 #include "engine/method.h"
 #include "quant/stats.h"
 
-#define QD_NUMERICS_VERSION 1u
+#define QD_NUMERICS_VERSION 2u
 /* Source bytes of a tile. Part of the numerics (sums are added tile by tile), so it depends on nothing. */
 #define QD_TILE_BYTES ((uint64_t)4 << 20)
 #define QD_NONE       UINT32_MAX
