@@ -13,7 +13,8 @@
 #define CLEARLY 0.9  /* the estimate is from some hundred tokens, and blind to what layers do together */
 #define FLOOR   1e-6 /* of the mean: channels that are never used */
 enum {
-    CHUNK_ROWS = 64
+    CHUNK_ROWS = 64,
+    N_STRENGTHS = 3
 };
 
 static qd_code no_memory(qd_err *err)
@@ -115,20 +116,24 @@ static void share(double *v, uint32_t n, uint32_t head, uint32_t group)
 static qd_code choose(const qd_layer_work *w, uint32_t site, const double *r, const double *m, const double *log_ratio,
                       float *s, float **ret, qd_err *err)
 {
-    static const double strength[] = {1, 0.5, 0};
+    static const double strength[N_STRENGTHS] = {1, 0.5, 0};
+    qd_gang *gang = w->run->gang;
     uint32_t n = w->sites[site].n_channels;
-    double best = (double)INFINITY, mean = 0, chosen = 0;
+    double error[N_STRENGTHS] = {0}, best = (double)INFINITY, mean = 0, chosen = 0;
+    qd_code rc = QD_OK;
     for (uint32_t k = 0; k < n; k++) mean += log_ratio[k] / n;
-    for (size_t i = 0; i < sizeof strength / sizeof strength[0]; i++) {
-        double e = 0;
+    for (uint32_t i = 0; i < N_STRENGTHS && w->sites[site].expert < 0; i++) {
+        if (i % qd_gang_size(gang) != qd_gang_rank(gang)) continue;
         for (uint32_t k = 0; k < n; k++) s[k] = (float)exp(0.25 * strength[i] * (log_ratio[k] - mean));
-        if (w->sites[site].expert < 0) {
-            qd_code rc = qd_work_tick(w, err);
-            if (rc == QD_OK) rc = qd_scaling_error(w, site, r, m, s, &e, err);
-            if (rc != QD_OK) return rc;
-        }
-        if (!(e < best * (i == 0 ? 1 : CLEARLY))) continue;
-        best = e;
+        rc = qd_work_tick(w, err);
+        if (rc == QD_OK) rc = qd_scaling_error(w, site, r, m, s, &error[i], err);
+        if (rc != QD_OK) return rc;
+    }
+    if (w->sites[site].expert < 0) rc = qd_gang_join(gang, error, sizeof error, err);
+    if (rc != QD_OK) return rc;
+    for (uint32_t i = 0; i < N_STRENGTHS; i++) {
+        if (!(error[i] < best * (i == 0 ? 1 : CLEARLY))) continue;
+        best = error[i];
         chosen = strength[i];
     }
     for (uint32_t k = 0; k < n; k++) s[k] = (float)exp(0.25 * chosen * (log_ratio[k] - mean));

@@ -1,19 +1,15 @@
-#include "engine/job.h"
+#include "engine/job_inside.h"
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "calib/shapes.h"
 #include "engine/calibrate.h"
-#include "engine/delivery.h"
 #include "engine/digest.h"
 #include "engine/layerwise.h"
 #include "engine/outputs.h"
 #include "engine/pipeline.h"
 #include "engine/report.h"
-#include "engine/staging.h"
-#include "engine/tokens.h"
 #include "engine/verify.h"
 
 #include <libgen.h>
@@ -22,37 +18,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-typedef struct job {
-    const qd_job_opts *opts;
-    const qd_job_events *opts_events; /* as given */
-    const qd_job_events *events;
-    qd_job_events watched; /* in a gang: what events are, and a look at the gang */
-    qd_cancel *cancel;
-    qd_gang *gang;
-    qd_delivery *delivery;
-    uint64_t start_ns;
-    qd_ckpt ckpt;
-    qd_job_tokens tokens; /* of a calibrated job */
-    qd_plan plan;
-    qd_run run;
-    qd_staging staging;
-    qd_journal *journal;
-    bool *seen;
-    qd_hash128 *seen_hash;
-    qd_job_result res;
-} job;
-
-static void note(const job *j, qd_note_level level, const char *text)
+static void note(const qd_job *j, qd_note_level level, const char *text)
 {
     if (j->events != NULL && j->events->note != NULL) j->events->note(j->events->ctx, level, text);
 }
 
-static double seconds_since(uint64_t start_ns)
-{
-    return (double)(qd_mono_ns() - start_ns) * 1e-9;
-}
-
-static void job_done(job *j)
+static void job_done(qd_job *j)
 {
     qd_journal_close(j->journal);
     qd_sink_free(j->run.sink);
@@ -67,7 +38,7 @@ static void job_done(job *j)
 }
 
 /* Bytes that the parts of an earlier run already hold. */
-static uint64_t held_bytes(const job *j)
+static uint64_t held_bytes(const qd_job *j)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; j->opts->resume && i < j->plan.n_parts; i++) {
@@ -80,7 +51,7 @@ static uint64_t held_bytes(const job *j)
 }
 
 /* Journal and what is left of an earlier run: units that are on disk as journaled are done. */
-static qd_code take_up(job *j, qd_err *err)
+static qd_code take_up(qd_job *j, qd_err *err)
 {
     qd_code rc = QD_OK;
     bool fresh = true;
@@ -110,7 +81,8 @@ static qd_code take_up(job *j, qd_err *err)
         QD_TRY(qd_sink_write(j->run.sink, j->run.sink_part[i], 0, part->header.data, part->header.len, err));
     }
     if (!fresh) {
-        QD_TRY(qd_verify_units(&j->run, j->staging.dir, j->seen, j->seen_hash, j->run.unit_done, NULL, j->cancel, err));
+        QD_TRY(qd_verify_units(&j->run, j->staging.dir, j->seen, j->seen_hash, j->run.unit_done, &j->silent, j->cancel,
+                               err));
         for (uint32_t u = 0; u < j->plan.n_units; u++) {
             n_seen += j->seen[u];
             n_good += j->run.unit_done[u];
@@ -125,7 +97,7 @@ out:
     return rc;
 }
 
-static qd_code write_report(job *j, qd_err *err)
+static qd_code write_report(qd_job *j, qd_err *err)
 {
     qd_buf report = {0};
     char *path = qd_staging_path(&j->staging, "report.json");
@@ -137,7 +109,7 @@ static qd_code write_report(job *j, qd_err *err)
     return rc;
 }
 
-static qd_code remove_file(const job *j, const char *name, qd_err *err)
+static qd_code remove_file(const qd_job *j, const char *name, qd_err *err)
 {
     char *path = qd_staging_path(&j->staging, name);
     if (path == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a path");
@@ -146,77 +118,17 @@ static qd_code remove_file(const job *j, const char *name, qd_err *err)
     return rc;
 }
 
-static void sample_memory(job *j)
+static void sample_memory(qd_job *j)
 {
     uint64_t rss = qd_rss_anon_bytes();
     if (rss > j->res.peak_bytes) j->res.peak_bytes = rss;
 }
 
-static void on_progress(void *ctx, const qd_job_progress *p)
-{
-    job *j = ctx;
-    const qd_job_events *e = j->opts_events;
-    if (qd_gang_look(j->gang, NULL) != QD_OK) qd_cancel_set(j->cancel, 0);
-    if (e != NULL && e->progress != NULL) e->progress(e->ctx, p);
-}
-
-static void on_note(void *ctx, qd_note_level level, const char *text)
-{
-    const qd_job_events *e = ((job *)ctx)->opts_events;
-    if (e != NULL && e->note != NULL) e->note(e->ctx, level, text);
-}
-
-/* Notes are rank 0's: members have the same. */
-static void watch_gang(job *j)
-{
-    j->watched =
-        (qd_job_events){.ctx = j, .progress = on_progress, .note = qd_gang_rank(j->gang) == 0 ? on_note : NULL};
-    j->events = &j->watched;
-}
-
-/* What rank 0 found done already. */
-static qd_code share_state(job *j, qd_err *err)
-{
-    const qd_plan *p = &j->plan;
-    qd_run *r = &j->run;
-    qd_code rc = QD_OK;
-    QD_TRY(qd_gang_share(j->gang, r->unit_done, p->n_units * sizeof *r->unit_done, err));
-    QD_TRY(qd_gang_share(j->gang, r->result, p->n_items * sizeof *r->result, err));
-    QD_TRY(qd_gang_share(j->gang, r->layer_inputs, p->n_layers * sizeof *r->layer_inputs, err));
-    QD_TRY(qd_gang_share(j->gang, r->layer_error, p->n_layers * sizeof *r->layer_error, err));
-out:
-    return rc;
-}
-
-typedef struct usage {
-    double device_s;
-    uint64_t call_bytes, message_bytes;
-} usage;
-
-/* The last that ranks do together: members are done then. */
-static qd_code release(job *j, qd_err *err)
-{
-    usage all[QD_COMM_RANKS_MAX], mine = {.device_s = seconds_since(j->start_ns)};
-    j->res.n_ranks = qd_gang_size(j->gang);
-    if (j->gang == NULL) return QD_OK;
-    mine.call_bytes = j->gang->call_bytes;
-    mine.message_bytes = qd_gang_rank(j->gang) != 0 ? j->gang->message_bytes : 0; /* each has two ends */
-    qd_code rc = qd_gang_gather(j->gang, &mine, sizeof mine, all, err);
-    if (rc != QD_OK) return rc;
-    j->gang->over = true;
-    for (uint32_t r = 0; r < j->res.n_ranks; r++) {
-        j->res.device_s += r != qd_gang_rank(j->gang) ? all[r].device_s : 0; /* this one's is not at its end */
-        j->res.call_bytes += all[r].call_bytes;
-        j->res.message_bytes += all[r].message_bytes;
-    }
-    return QD_OK;
-}
-
 /* What every rank does. spill_dir: for activations; NULL: where temporary files are. */
-static qd_code compute(job *j, const char *spill_dir, qd_err *err)
+static qd_code compute(qd_job *j, const char *spill_dir, qd_err *err)
 {
     qd_code rc = QD_OK;
-    QD_TRY(share_state(j, err));
+    QD_TRY(qd_job_share_state(j, err));
     if (j->plan.method.calibrated) {
         uint64_t t = qd_mono_ns();
         qd_tokens tokens = qd_job_tokens_view(&j->tokens), held = qd_job_tokens_held(&j->tokens);
@@ -231,21 +143,21 @@ static qd_code compute(job *j, const char *spill_dir, qd_err *err)
             QD_TRY(qd_layerwise_run(&j->run, &lw, err));
         else
             QD_TRY(qd_calibrate(&j->run, &tokens, spill_dir, j->journal, j->events, j->cancel, &j->res.forward, err));
-        j->res.calibrate_s = seconds_since(t);
+        j->res.calibrate_s = qd_seconds_since(t);
         j->res.peak_bytes = j->res.forward.peak_bytes;
         sample_memory(j);
     }
     QD_TRY(qd_delivery_assign(&j->run, err));
     QD_TRY(qd_pipeline_run(&j->run, j->journal, j->delivery, j->events, j->cancel, &j->res.peak_bytes, err));
     QD_TRY(qd_ckpt_check(&j->ckpt, err));
-    QD_TRY(release(j, err));
+    QD_TRY(qd_job_release(j, err));
     sample_memory(j);
 out:
     return rc;
 }
 
 /* A member has no files: what it finishes goes to rank 0. */
-static qd_code follow(job *j, qd_err *err)
+static qd_code follow(qd_job *j, qd_err *err)
 {
     char parent[4096];
     qd_code rc = QD_OK;
@@ -255,13 +167,13 @@ static qd_code follow(job *j, qd_err *err)
     j->journal = qd_delivery_journal(j->delivery);
     for (uint32_t i = 0; i < j->plan.n_parts; i++) j->run.sink_part[i] = i;
     QD_TRY(compute(j, qd_path_is_dir(beside) ? beside : NULL, err));
-    j->res.device_s += seconds_since(j->start_ns);
-    j->res.total_s = seconds_since(j->start_ns);
+    j->res.total_s = qd_seconds_since(j->start_ns);
+    j->res.device_s = j->res.others_s + j->res.total_s;
 out:
     return rc;
 }
 
-static qd_code run_in_staging(job *j, qd_err *err)
+static qd_code run_in_staging(qd_job *j, qd_err *err)
 {
     const uint64_t start_ns = j->start_ns;
     qd_code rc = QD_OK;
@@ -270,15 +182,15 @@ static qd_code run_in_staging(job *j, qd_err *err)
     QD_TRY(take_up(j, err));
     QD_TRY(compute(j, j->staging.dir, err));
     QD_TRY(qd_write_outputs(&j->plan, j->staging.dir, err));
-    j->res.read_quantize_write_s = seconds_since(start_ns);
+    j->res.read_quantize_write_s = qd_seconds_since(start_ns);
     if (!j->opts->no_verify) {
         uint64_t t = qd_mono_ns();
         QD_TRY(qd_sink_sync(j->run.sink, err));
-        j->res.sync_s = seconds_since(t);
+        j->res.sync_s = qd_seconds_since(t);
         t = qd_mono_ns();
         QD_TRY(qd_verify_headers(&j->plan, j->staging.dir, err));
         QD_TRY(qd_verify_units(&j->run, j->staging.dir, NULL, NULL, NULL, j->events, j->cancel, err));
-        j->res.verify_s = seconds_since(t);
+        j->res.verify_s = qd_seconds_since(t);
     }
     sample_memory(j);
     j->res.n_quantized = j->plan.n_linears;
@@ -286,7 +198,7 @@ static qd_code run_in_staging(job *j, qd_err *err)
     j->res.in_bytes = j->plan.src_bytes;
     j->res.out_bytes = j->plan.file_bytes;
     j->res.rel_error = qd_report_rel_error(&j->run);
-    j->res.device_s += seconds_since(start_ns);
+    j->res.device_s = j->res.others_s + qd_seconds_since(start_ns);
     j->res.quality = j->run.quality;
     QD_TRY(qd_output_digest(&j->run, j->staging.dir, &digest, err));
     qd_hash_hex(digest, j->res.output_digest);
@@ -300,25 +212,25 @@ static qd_code run_in_staging(job *j, qd_err *err)
     QD_TRY(remove_file(j, "journal.jsonl", err)); /* last: from here on the directory is the model */
     QD_TRY(qd_staging_commit(&j->staging, j->opts->force, err));
     (void)snprintf(j->res.report_path, sizeof j->res.report_path, "%s/report.json", j->staging.out);
-    j->res.total_s = seconds_since(start_ns);
+    j->res.total_s = qd_seconds_since(start_ns);
 out:
     return rc;
 }
 
 /* After these a later --resume can go on; after the others nothing is left behind. A full disk leaves only what was
  * there before. */
-static bool is_resumable(const job *j, qd_code rc)
+static bool is_resumable(const qd_job *j, qd_code rc)
 {
     if (rc == QD_E_ROOM) return j->opts->resume && j->staging.found;
     return rc == QD_E_CANCELED || rc == QD_E_IO || rc == QD_E_DEVICE || rc == QD_E_NO_MEMORY || rc == QD_E_GANG;
 }
 
 /* Plan and state, before anything is written. The same on every rank, or it ends here. */
-static qd_code prepare(job *j, qd_err *err)
+static qd_code prepare(qd_job *j, qd_err *err)
 {
     qd_method method = {0};
     qd_code rc = QD_OK;
-    if (j->gang != NULL) watch_gang(j);
+    qd_job_watch_gang(j);
     QD_TRY(qd_ckpt_open(j->opts->model_dir, &j->ckpt, err));
     QD_TRY(qd_method_of(j->opts, &method, err));
     if (method.calibrated) QD_TRY(qd_job_tokens_load(j->opts, &j->ckpt, j->events, j->cancel, &j->tokens, err));
@@ -334,20 +246,9 @@ static qd_code prepare(job *j, qd_err *err)
     QD_TRY(qd_run_init(&j->plan, &j->run, err));
     j->run.dev = dev;
     j->run.gang = j->gang;
-    if (j->gang == NULL) goto out;
-    QD_TRY(qd_gang_same(j->gang, "plan", &j->plan.hash, sizeof j->plan.hash, err));
-    QD_TRY(qd_delivery_new(&j->run, &j->delivery, err));
+    rc = qd_job_join(j, err);
 out:
     return rc;
-}
-
-/* Who stopped because the gang broke says that. */
-static qd_code why(const job *j, qd_code rc, qd_err *err)
-{
-    const qd_err *first = j->gang != NULL ? &j->gang->comm->first : NULL;
-    if (rc != QD_E_CANCELED || first == NULL || first->code == QD_OK) return rc;
-    if (err != NULL) *err = *first;
-    return first->code;
 }
 
 qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_cancel *cancel, qd_job_result *ret,
@@ -355,13 +256,13 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
 {
     qd_code rc = QD_OK;
     qd_err found = {0};
-    job j = {.opts = opts,
-             .opts_events = events,
-             .events = events,
-             .cancel = cancel,
-             .gang = qd_gang_size(opts->gang) > 1 ? opts->gang : NULL,
-             .start_ns = qd_mono_ns(),
-             .staging = {.lock_fd = -1}};
+    qd_job j = {.opts = opts,
+                .opts_events = events,
+                .events = events,
+                .cancel = cancel,
+                .gang = qd_gang_size(opts->gang) > 1 ? opts->gang : NULL,
+                .start_ns = qd_mono_ns(),
+                .staging = {.lock_fd = -1}};
     bool in_staging = false, leads = qd_gang_rank(opts->gang) == 0;
     QD_TRY(prepare(&j, &found));
     if (leads) QD_TRY(qd_staging_open(opts->out_dir, opts->staging_dir, opts->resume, opts->force, &j.staging, &found));
@@ -369,10 +270,7 @@ qd_code qd_job_run(const qd_job_opts *opts, const qd_job_events *events, qd_canc
     rc = leads ? run_in_staging(&j, &found) : follow(&j, &found);
     if (rc == QD_OK) *ret = j.res;
 out:
-    if (rc != QD_OK) {
-        rc = why(&j, rc, &found);
-        qd_gang_fail(j.gang, &found);
-    }
+    rc = qd_job_end_gang(&j, rc, &found);
     if (in_staging && is_resumable(&j, rc) && !j.staging.committed) {
         size_t n = strlen(found.msg);
         (void)snprintf(found.msg + n, sizeof found.msg - n, "; --resume goes on from %s", j.staging.dir);

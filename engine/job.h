@@ -89,7 +89,7 @@ typedef struct qd_job_result {
     double rel_error;         /* sqrt(sum err^2 / sum w^2) over all quantized weights */
     qd_job_quality quality;
     uint32_t n_ranks;
-    double device_s;                    /* of all ranks together */
+    double others_s, device_s;          /* time of the other ranks; of all together */
     uint64_t call_bytes, message_bytes; /* given to collectives, sent in messages; of all ranks */
     uint64_t peak_bytes;                /* anonymous + shared resident memory */
     char output_digest[QD_HASH_HEX_BYTES];

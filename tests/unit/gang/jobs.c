@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 enum {
-    LAYERS = 3,
+    LAYERS = 2,
     HIDDEN = 64,
     FF = 96,
     VOCAB = 64,
@@ -41,7 +41,7 @@ typedef struct bench {
 static void write_model(const char *dir, long poke)
 {
     static const char config[] =
-        "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"num_hidden_layers\": 3,\n"
+        "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"num_hidden_layers\": 2,\n"
         " \"hidden_size\": 64, \"intermediate_size\": 96, \"num_attention_heads\": 4, \"num_key_value_heads\": 2,\n"
         " \"head_dim\": 16, \"vocab_size\": 64, \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-06,\n"
         " \"hidden_act\": \"silu\", \"rope_theta\": 10000.0, \"tie_word_embeddings\": true}";
@@ -297,7 +297,7 @@ void a_weight_that_is_no_number_is_the_jobs_error(void **state)
             use(b, templates[t], NULL, 0);
             run_gang(b, 3);
             assert_int_equal(b->code[0], QD_E_INPUT);
-            assert_non_null(strstr(b->err[0].msg, "expected a finite weight, found NaN"));
+            assert_non_null(strstr(b->err[0].msg, t == 0 ? "expected a finite weight, found NaN" : "finite"));
             for (uint32_t r = 1; r < 3; r++) assert_true(b->code[r] == QD_E_INPUT || b->code[r] == QD_E_GANG);
             assert_false(qd_path_exists(b->out));
             assert_false(qd_path_exists(b->staging));
@@ -354,10 +354,10 @@ static void cancel_everywhere(bench *b, bool same_bytes_alone)
 
 void a_cancel_of_any_rank_ends_all_and_a_resume_goes_on(void **state)
 {
-    static const char *const plain[] = {PLAIN}, *const quick[] = {"gate_samples=0"};
+    static const char *const plain[] = {PLAIN}, *const quick[] = {"gate_samples=0", "smoothing=none"};
     if (!((bench *)*state)->kind->tells) skip(); /* the others would sit out wait_ms */
     use(*state, "nvfp4-w4a4", plain, 4);
     cancel_everywhere(*state, true);
-    use(*state, "nvfp4-w4a4", quick, 1);
+    use(*state, "nvfp4-w4a4", quick, 2);
     cancel_everywhere(*state, false);
 }
