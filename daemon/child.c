@@ -45,6 +45,7 @@ struct qd_child_link {
     qd_frames frames;
     gathered log;
     uint64_t ticks, last_steps;
+    atomic_ulong gang_ticks;
     char phase[32];
     Quantd__Progress progress; /* its phase points to the member above */
     bool allowed, ending;
@@ -160,6 +161,22 @@ void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *tex
     if (first) wake(l);
 }
 
+atomic_ulong *qd_child_link_ticks(qd_child_link *l)
+{
+    return &l->gang_ticks;
+}
+
+void qd_child_link_invite(qd_child_link *l, const uint8_t *bytes, size_t n)
+{
+    Quantd__ChildInvite invite;
+    quantd__child_invite__init(&invite);
+    Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_INVITE);
+    invite.invite.data = (uint8_t *)(uintptr_t)bytes;
+    invite.invite.len = n;
+    f.invite = &invite;
+    put(l, &f);
+}
+
 qd_code qd_child_link_ask(qd_child_link *l, qd_err *err)
 {
     Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_ASK);
@@ -177,7 +194,7 @@ static void put_tick(qd_child_link *l)
     Quantd__ChildTick tick;
     quantd__child_tick__init(&tick);
     Quantd__ChildFrame f = new_frame(QUANTD__CHILD_FRAME__BODY_TICK);
-    tick.ticks = l->ticks;
+    tick.ticks = l->ticks + atomic_load_explicit(&l->gang_ticks, memory_order_relaxed);
     tick.progress = l->phase[0] != '\0' ? &l->progress : NULL;
     tick.host_memory_bytes = qd_rss_anon_bytes();
     f.tick = &tick;
@@ -295,7 +312,7 @@ static void put_end(qd_child_link *l, qd_code code, const qd_err *err, Quantd__R
     if (l->phase[0] != '\0') end.progress = &l->progress; /* the job's thread, we, alone write it */
     unlock(l);
     if (end.ok) {
-        end.report = report;
+        end.report = report->path[0] != '\0' ? report : NULL; /* a member of a gang has none */
     } else {
         clean_text(err->msg, text, sizeof text);
         (void)snprintf(name, sizeof name, "%s", qd_code_name(code));
@@ -334,7 +351,7 @@ int qd_child_main(int fd, long parent_pid)
     rc = qd_child_flood_start(&l, &cancel, &chatter, &err);
     if (rc == QD_OK) rc = qd_child_job(start->start, &l, &cancel, &report, &err);
     qd_child_flood_stop(chatter);
-    put_end(&l, rc, &err, &report.summary, (qd_mono_ns() - began) / 1000000);
+    put_end(&l, rc, &err, &report.summary, (qd_mono_ns() - began) / 1000000 + report.others_ms);
     lock(&l);
     l.ending = true;
     unlock(&l);

@@ -1,4 +1,4 @@
-#include "daemon/child_job.h"
+#include "daemon/child_gang.h"
 
 #include "base/mem.h"
 #include "catalog/model.h"
@@ -150,7 +150,8 @@ static void fill_report(const qd_job_result *result, qd_child_report *ret)
     s->rel_error = result->rel_error;
     fill_quality(&result->quality, &ret->quality);
     if (ret->quality.tokens != 0) s->quality = &ret->quality;
-    s->ranks = 1;
+    s->ranks = result->n_ranks;
+    ret->others_ms = (uint64_t)(result->others_s * 1000);
 }
 
 qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel, qd_child_report *ret,
@@ -162,6 +163,7 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     qd_arena arena = {0};
     qd_values values;
     qd_job_result result = {0};
+    qd_gang gang = {0};
     qd_code rc = QD_OK;
     run r = {.link = link, .start = start, .own_data = start->n_calibration_paths != 0};
     const qd_job_events events = {.ctx = &r, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
@@ -178,6 +180,8 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
                         .n_threads = start->threads,
                         .memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : start->memory_bytes,
                         .resume = start->resume};
+    QD_TRY(qd_child_gang_open(start->gang, start->device, link, cancel, &gang, err));
+    if (gang.comm != NULL) opts.gang = &gang;
     if (spec->format[0] != '\0' && (opts.format = qd_format_find(spec->format)) == NULL) {
         rc = qd_fail(err, QD_E_UNSUPPORTED, "format \"%s\": expected compressed-tensors or modelopt", spec->format);
         goto out;
@@ -199,6 +203,8 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     }
     fill_report(&result, ret);
 out:
+    if (rc != QD_OK && gang.comm != NULL) qd_gang_fail(&gang, err);
+    qd_child_gang_close(&gang);
     qd_template_done(&tmpl);
     qd_arena_done(&arena);
     return rc;
