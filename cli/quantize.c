@@ -27,6 +27,7 @@ static const char k_usage[] =
     "  --device NAME        where calibration computes: cpu (default), or gpu0, gpu1, ..\n"
     "  --threads N          compute threads of each rank (default: one a processor)\n"
     "  --ranks N            N processes on this host share the work\n"
+    "  --rank-wait SECONDS  give up when nothing is heard of a rank for so long (default 60)\n"
     "  --pin                each rank on processors of its own, those of one NUMA node where it can be\n"
     "  --memory SIZE        memory for tiles (default 192MiB)\n"
     "  --shard-size SIZE    largest output file (default 5GB)\n"
@@ -42,7 +43,7 @@ static const char k_usage[] =
 typedef struct quantize_args {
     const char *tmpl, *output, *format, *device, *templates, *max_kl;
     qd_arg_list settings, calib;
-    uint64_t threads, memory, shard, samples, seq_len, ranks, device_memory, host_memory;
+    uint64_t threads, memory, shard, samples, seq_len, ranks, rank_wait, device_memory, host_memory;
     double max_kl_nats;
     bool pin, dry_run, resume, force, no_verify, json, help;
     qd_arg_list rest;
@@ -86,6 +87,7 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         {"--host-memory", NULL, QD_OPT_BYTES, &a->host_memory},
         {"--ranks", NULL, QD_OPT_COUNT, &a->ranks},
         {"--pin", NULL, QD_OPT_FLAG, &a->pin},
+        {"--rank-wait", NULL, QD_OPT_COUNT, &a->rank_wait},
     };
     qd_code rc = qd_args_parse(argc, argv, opts, sizeof opts / sizeof opts[0], 0, 1, &a->rest, err);
     if (rc != QD_OK || a->help) return rc;
@@ -199,7 +201,8 @@ int qd_cmd_quantize(int argc, char **argv)
     }
     qd_signals_to(&cancel);
     if (a.ranks > 1) {
-        QD_TRY(qd_ranks_open((uint32_t)a.ranks, a.pin, argc, argv, &cancel, &ranks, &err));
+        const uint32_t wait_s = a.rank_wait != 0 ? (uint32_t)qd_min_u64(a.rank_wait, UINT32_MAX) : QD_RANKS_WAIT_S;
+        QD_TRY(qd_ranks_open((uint32_t)a.ranks, wait_s, a.pin, argc, argv, &cancel, &ranks, &err));
         opts.gang = &ranks.gang;
         if (a.threads == 0) opts.n_threads = qd_ranks_threads((uint32_t)a.ranks, a.pin);
     }

@@ -21,7 +21,9 @@
 
 enum {
     NODES_MAX = 64,
-    END_WAIT_MS = 10000
+    END_WAIT_MS = 10000,
+    BROKEN_WAIT_MS = 1000, /* for each */
+    NAP_MS = 5
 };
 
 bool qd_ranks_is_member(void)
@@ -128,11 +130,15 @@ static qd_code follow(qd_ranks *r, qd_comm_options *o, qd_err *err)
     return rc == QD_OK ? qd_comm_shm()->open(&invite, o, &r->gang.comm, err) : rc;
 }
 
-qd_code qd_ranks_open(uint32_t n, bool pin, int argc, char **argv, qd_cancel *cancel, qd_ranks *ret, qd_err *err)
+qd_code qd_ranks_open(uint32_t n, uint32_t wait_s, bool pin, int argc, char **argv, qd_cancel *cancel, qd_ranks *ret,
+                      qd_err *err)
 {
-    qd_comm_options o = {.n_ranks = n, .wait_ms = QD_RANKS_WAIT_MS, .cancel = cancel};
+    qd_comm_options o = {.n_ranks = n, .wait_ms = wait_s * 1000, .cancel = cancel};
     if (n < 2 || n > QD_COMM_RANKS_MAX)
         return qd_fail(err, QD_E_USAGE, "--ranks: expected 1 to %d, found %u", QD_COMM_RANKS_MAX, n);
+    if (wait_s < 1 || wait_s > QD_COMM_WAIT_MS_MAX / 1000)
+        return qd_fail(err, QD_E_USAGE, "--rank-wait: expected 1 to %d seconds, found %u", QD_COMM_WAIT_MS_MAX / 1000,
+                       wait_s);
     qd_code rc = qd_ranks_is_member() ? follow(ret, &o, err) : lead(ret, n, argc, argv, &o, err);
     if (rc == QD_OK && pin) rc = pin_to(o.rank, o.n_ranks, err);
     return rc;
@@ -146,14 +152,16 @@ static void nap_ms(long ms)
 
 void qd_ranks_close(qd_ranks *r)
 {
+    const bool broken = r->gang.comm != NULL && r->gang.comm->first.code != QD_OK;
+    const int end_ms = broken ? BROKEN_WAIT_MS : END_WAIT_MS; /* a rank that is stopped does not end by itself */
     qd_comm_free(r->gang.comm);
     r->gang.comm = NULL;
     for (uint32_t i = 0; i < QD_COMM_RANKS_MAX; i++) {
-        for (int ms = 0; r->pids[i] > 0; ms += 5) {
-            pid_t ended = waitpid(r->pids[i], NULL, ms < END_WAIT_MS ? WNOHANG : 0);
+        for (int ms = 0; r->pids[i] > 0; ms += NAP_MS) {
+            pid_t ended = waitpid(r->pids[i], NULL, WNOHANG);
             if (ended == r->pids[i] || (ended < 0 && errno != EINTR)) r->pids[i] = 0;
-            if (ended == 0 && ms + 5 >= END_WAIT_MS) (void)kill(r->pids[i], SIGKILL);
-            if (ended == 0) nap_ms(5);
+            if (ended == 0 && ms >= end_ms) (void)kill(r->pids[i], SIGKILL);
+            if (ended == 0) nap_ms(NAP_MS);
         }
     }
 }

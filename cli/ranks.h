@@ -8,7 +8,9 @@
 
 #include <sys/types.h>
 
-#define QD_RANKS_WAIT_MS 60000u /* for a rank of which nothing is heard */
+enum {
+    QD_RANKS_WAIT_S = 60 /* by default */
+};
 
 typedef struct qd_ranks {
     qd_gang gang;
@@ -18,10 +20,11 @@ typedef struct qd_ranks {
 /* Whether this process was started as a member. */
 bool qd_ranks_is_member(void);
 /* Starts the members and meets them; in a member, meets the others. argv [argc]: the command's arguments from its name
- * on. pin: each rank to processors of its own, those of one node where it can. cancel outlives r. *ret zeroed before,
- * qd_ranks_close() after, also on failure. Errors: QD_E_USAGE (n), QD_E_IO, those of gpu/comm.h. */
-QD_MUST_CHECK qd_code qd_ranks_open(uint32_t n, bool pin, int argc, char **argv, qd_cancel *cancel, qd_ranks *ret,
-                                    qd_err *err);
+ * on. wait_s: for a rank of which nothing is heard. pin: each rank to processors of its own, those of one node where it
+ * can. cancel outlives r. *ret zeroed before, qd_ranks_close() after, also on failure. Errors: QD_E_USAGE (n), QD_E_IO,
+ * those of gpu/comm.h. */
+QD_MUST_CHECK qd_code qd_ranks_open(uint32_t n, uint32_t wait_s, bool pin, int argc, char **argv, qd_cancel *cancel,
+                                    qd_ranks *ret, qd_err *err);
 /* Leaves the gang and waits for the members to end; who does not is killed. */
 void qd_ranks_close(qd_ranks *r);
 /* Threads of a rank where nothing was said: its share of the processors. */

@@ -4,8 +4,10 @@
 static void only_look(void *ctx, const qd_job_progress *p)
 {
     qd_job *j = ctx;
+    int none = 0; /* a signal that came first is the reason that stays */
     (void)p;
-    if (qd_gang_look(j->gang, NULL) != QD_OK) qd_cancel_set(j->cancel, 0);
+    if (qd_gang_look(j->gang, NULL) != QD_OK && atomic_compare_exchange_strong(&j->cancel->signal, &none, 1))
+        j->broke = true;
 }
 
 static void on_progress(void *ctx, const qd_job_progress *p)
@@ -78,7 +80,9 @@ qd_code qd_job_end_gang(qd_job *j, qd_code rc, qd_err *err)
 {
     if (rc == QD_OK || j->gang == NULL) return rc;
     const qd_err *first = &j->gang->comm->first;
-    if (rc == QD_E_CANCELED && first->code != QD_OK) {
+    if ((rc == QD_E_CANCELED || rc == QD_E_GANG) && !j->broke && qd_cancel_asked(j->cancel)) {
+        rc = qd_fail(err, QD_E_CANCELED, "canceled"); /* whoever of the gang saw it first */
+    } else if (rc == QD_E_CANCELED && first->code != QD_OK) {
         *err = *first;
         rc = first->code;
     }

@@ -14,6 +14,7 @@ typedef struct qd_job {
     const qd_job_events *events;
     qd_job_events watched; /* in a gang: what events are, and a look at the gang */
     qd_job_events silent;  /* that look alone */
+    bool broke;            /* the token is set because the gang broke */
     qd_cancel *cancel;
     qd_gang *gang;
     qd_delivery *delivery;
