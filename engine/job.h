@@ -56,7 +56,7 @@ typedef struct qd_job_opts {
      * was opened with the job's token, which is set when the gang breaks. Rank 0 alone has staging, journal and output;
      * a member returns when its part is done. */
     qd_gang *gang;
-    uint32_t n_ranks; /* of a plan that is only shown, where gang is NULL; 0: 1 */
+    uint32_t n_ranks; /* of a gang whose ranks are all on this host; 0: 1, or ranks of many hosts */
     /* Calibration, for templates that need input scales. Files: text, JSONL, or ids in safetensors (calib/dataset.h);
      * none: the built-in set. 0: the template's, or 128 samples of 512 tokens. */
     const char *const *calib_files;

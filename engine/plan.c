@@ -45,6 +45,7 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
         goto out;
     }
     p.recipe = p.method.recipe;
+    p.n_local = opts->n_ranks > 1 ? opts->n_ranks : 1;
     p.n_ranks = !p.method.gptq ? 1 : opts->gang != NULL ? qd_gang_size(opts->gang) : opts->n_ranks;
     p.input_rule = p.method.input_rule;
     QD_TRY(qd_plan_select(&p, err));

@@ -74,6 +74,7 @@ typedef struct qd_plan {
     qd_nvfp4_recipe recipe; /* of method, as are the next */
     qd_input_rule input_rule;
     qd_hash128 calib_hash; /* of the calibration tokens */
+    uint32_t n_local;      /* ranks that share this host's memory, each with the peak below */
     uint32_t n_ranks;      /* where the output's bytes depend on them: sums of floats over ranks; else 1 */
     qd_item *items;
     uint32_t n_items;

@@ -45,7 +45,7 @@ qd_code qd_plan_check_room(const qd_plan *p, const char *out_dir, uint64_t held_
 {
     char parent[4096];
     struct statvfs fs;
-    uint64_t memory = p->host_memory_bytes;
+    uint64_t memory = p->host_memory_bytes / p->n_local; /* of each rank */
     if (p->peak_bytes > memory && p->pass.peak_bytes > memory)
         return qd_fail(err, QD_E_ROOM,
                        "not enough memory: the job needs %" PRIu64 " bytes, %" PRIu64

@@ -70,6 +70,21 @@ class SmolLM2(qd.Case):
         r = qd.quantctl("inspect", out)
         self.check(r, 0)
         self.assertIn("NVFP4", r.out.upper())
+        self.gangs(src, out)
+
+    def gangs(self, src, out):
+        """Weights alone, and with plain calibration: the same bytes for every number of ranks."""
+        text = self.path("calib.txt")
+        with open(text, "w", encoding="utf-8") as f:
+            f.write("The quick brown fox jumps over the lazy dog; 12 boxes, 345 jugs.\n" * 400)
+        w4a4 = ("--calib", text, "--samples", "8", "--seq-len", "128", "--set", "method=rtn", "--set", "smoothing=none",
+                "--set", "gate_samples=0", "--set", "block_scale=minmax")
+        self.quantize(src, self.path("w4a4"), *w4a4, template="nvfp4-w4a4")
+        for n in (2, 3, 4):
+            self.quantize(src, self.path(f"w{n}"), "--ranks", n)
+            self.same_tree(out, self.path(f"w{n}"))
+            self.quantize(src, self.path(f"a{n}"), "--ranks", n, *w4a4, template="nvfp4-w4a4")
+            self.same_tree(self.path("w4a4"), self.path(f"a{n}"))
 
 
 if __name__ == "__main__":

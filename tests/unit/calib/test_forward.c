@@ -346,6 +346,35 @@ static void tokens_that_cannot_be_are_refused(void **state)
     assert_int_equal(qd_forward_run(&f->x, &f->tokens, &opts, &hooks, &stats, &f->err), QD_OK);
 }
 
+static void parts_of_tokens_are_whole_tiles_and_nothing_is_left_out(void **state)
+{
+    enum {
+        N = 23,
+        LEN = 100 /* five a tile */
+    };
+    const qd_model_config m = {0};
+    static int32_t ids[N * LEN];
+    uint64_t starts[N + 1];
+    (void)state;
+    for (uint64_t i = 0; i <= N; i++) starts[i] = i * LEN;
+    const qd_tokens all = {.ids = ids, .starts = starts, .n_seqs = N};
+    for (uint32_t n_parts = 1; n_parts <= 7; n_parts++) {
+        uint64_t seqs = 0;
+        for (uint32_t p = 0; p < n_parts; p++) {
+            qd_tokens part;
+            uint64_t first = qd_tokens_part(&m, &all, p, n_parts, &part);
+            assert_true(part.ids == ids + seqs * LEN); /* behind the part before */
+            assert_int_equal(seqs, first * 5 < N ? first * 5 : N);
+            assert_ptr_equal(part.starts, starts);
+            seqs += part.n_seqs;
+        }
+        assert_int_equal(seqs, N);
+    }
+    qd_tokens none = {.ids = ids, .starts = starts};
+    assert_int_equal(qd_tokens_part(&m, &none, 1, 3, &none), 0);
+    assert_int_equal(none.n_seqs, 0);
+}
+
 static void memory_may_run_out_at_any_allocation(void **state)
 {
     fix *f = *state;
@@ -398,6 +427,7 @@ int main(void)
         T(a_cancel_while_weights_are_read_ends_it),
         T(the_numerics_id_names_what_products_depend_on),
         T(tokens_that_cannot_be_are_refused),
+        T(parts_of_tokens_are_whole_tiles_and_nothing_is_left_out),
         T(memory_may_run_out_at_any_allocation),
         T(activations_beyond_the_limit_lie_in_a_file),
     };

@@ -290,7 +290,7 @@ void a_weight_that_is_no_number_is_the_jobs_error(void **state)
     qd_free(b->model);
     for (int t = 0; t < 2; t++)
         for (int i = 0; i < 2; i++) {
-            char name[16];
+            char name[32];
             (void)snprintf(name, sizeof name, "bad%d%d", t, i);
             b->model = qd_path_join(b->root, name);
             write_model(b->model, (long)places[i]);
