@@ -299,6 +299,8 @@ static qd_child_event take(qd_childproc *c)
     case QUANTD__CHILD_FRAME__BODY_ASK:
         c->advanced_ms = c->heard_ms;
         return QD_CHILD_ASKS;
+    case QUANTD__CHILD_FRAME__BODY_INVITE:
+        return QD_CHILD_INVITES;
     case QUANTD__CHILD_FRAME__BODY_END:
         take_end(c, c->frame->end);
         return QD_CHILD_NOTHING;

@@ -12,9 +12,10 @@
 typedef enum qd_child_event {
     QD_CHILD_NOTHING,
     QD_CHILD_TICKED,
-    QD_CHILD_LOGGED, /* ret_frame: its lines */
-    QD_CHILD_ASKS,   /* answer with qd_childproc_allow() or qd_childproc_stop() */
-    QD_CHILD_EXITED  /* see qd_childproc_result_of(); nothing follows */
+    QD_CHILD_LOGGED,  /* ret_frame: its lines */
+    QD_CHILD_ASKS,    /* answer with qd_childproc_allow() or qd_childproc_stop() */
+    QD_CHILD_INVITES, /* ret_frame: rank 0's invite */
+    QD_CHILD_EXITED   /* see qd_childproc_result_of(); nothing follows */
 } qd_child_event;
 
 typedef struct qd_child_limits {

@@ -17,82 +17,13 @@ enum {
     SHORT_KILL_MS = 1
 };
 
-static void note(qd_worker *w, Quantd__LogLevel level, const char *text)
+void qd_run_note(qd_worker *w, Quantd__LogLevel level, const char *text)
 {
     qd_joblog_add(&w->run.log, qd_unix_ms(), level, text);
 }
 
-/* What the service does not allow, whatever the child would say. */
-static qd_code check_paths(const qd_worker *w, const qd_job_spec *spec, qd_err *err)
-{
-    if (!qd_path_below(spec->output_path, w->settings->output_roots))
-        return qd_fail(err, QD_E_INPUT, "output %.200s: this service writes below %.200s only", spec->output_path,
-                       w->settings->output_roots);
-    if (!qd_path_below(spec->source_path, w->settings->source_roots))
-        return qd_fail(err, QD_E_INPUT, "model %.200s: this service reads below %.200s only", spec->source_path,
-                       w->settings->source_roots);
-    return QD_OK;
-}
-
-/* A job names its calibration data by the ids of uploaded files, or by absolute paths. */
-static qd_code add_calibration(const qd_worker *w, const char *file, qd_child_start *s, qd_err *err)
-{
-    char key[QD_SUBJECT_BYTES];
-    qd_bus_msg m = {0};
-    qd_file_meta *meta = NULL;
-    const char *path = file;
-    qd_code rc = QD_OK;
-    if (file[0] != '/') {
-        QD_TRY(qd_key(QD_KEY_FILE, file, key, err));
-        rc = qd_bus_kv_get(w->bus, QD_BUCKET_ACCESS, key, &m, err);
-        if (rc == QD_E_NOT_FOUND) rc = qd_fail(err, QD_E_INPUT, "calibration file %.100s: there is no such file", file);
-        if (rc != QD_OK) goto out;
-        QD_TRY(qd_file_meta_decode(m.data, m.bytes, &meta, err));
-        path = meta->path;
-    } else if (!qd_path_below(path, w->settings->source_roots)) {
-        rc = qd_fail(err, QD_E_INPUT, "calibration file %.200s: this service reads below %.200s only", path,
-                     w->settings->source_roots);
-        goto out;
-    }
-    rc = qd_text_add(&s->calibration_paths, &s->n_calibration_paths, path, err);
-out:
-    qd_msg_free(meta);
-    qd_bus_msg_done(&m);
-    return rc;
-}
-
-static qd_code spawn(qd_worker *w, qd_err *err)
-{
-    qd_job_run *r = &w->run;
-    const qd_job_record *rec = qd_task_record(r->task);
-    const qd_child_limits limits = {
-        .kill_ms = w->settings->cancel_ms, .silent_ms = w->settings->silent_ms, .stall_ms = w->settings->stall_ms};
-    char staging[QD_RUN_PATH_MAX];
-    qd_code rc = QD_OK;
-    qd_child_start *s = qd_child_start_new();
-    if (s == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a job");
-    QD_TRY(check_paths(w, rec->spec, err));
-    qd_task_staging(r->task, staging, sizeof staging);
-    QD_TRY(qd_text_set(&s->job_id, rec->id, err));
-    QD_TRY(qd_text_set(&s->staging_path, staging, err));
-    QD_TRY(qd_text_set(&s->device, w->device, err));
-    QD_TRY(qd_text_set(&s->template_dirs, w->templates, err));
-    for (size_t i = 0; i < rec->spec->n_calibration_files; i++)
-        QD_TRY(add_calibration(w, rec->spec->calibration_files[i], s, err));
-    s->epoch = rec->epoch;
-    s->threads = (uint32_t)w->settings->threads;
-    s->memory_bytes = w->settings->memory_bytes;
-    s->resume = true;
-    s->spec = rec->spec; /* lent */
-    rc = qd_childproc_spawn(w->program, &limits, s, &r->child, err);
-    s->spec = NULL;
-out:
-    qd_msg_free(s);
-    return rc;
-}
-
 /* The task ends without a child: what was wrong is in why. */
-static void fail_at_once(qd_worker *w, const qd_err *why)
+void qd_run_fail(qd_worker *w, const qd_err *why)
 {
     qd_job_run *r = &w->run;
     qd_log_err(w->log, QD_LOG_ERROR, "job cannot be started", why);
@@ -110,8 +41,11 @@ void qd_run_begin(qd_worker *w, qd_task *task)
     qd_log_field(w->log, "job", rec->id);
     qd_log_say(w->log, QD_LOG_INFO, "job taken: %s with %s to %s epoch=%" PRIu64 " attempt=%u", rec->spec->source_path,
                rec->spec->template_id, rec->spec->output_path, (uint64_t)rec->epoch, (unsigned)rec->attempts);
-    note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Starting quantization...");
-    if (spawn(w, &err) != QD_OK) fail_at_once(w, &err);
+    qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Starting quantization...");
+    if (qd_lead_open(task, &w->run.lead, &err) != QD_OK)
+        qd_run_fail(w, &err);
+    else
+        qd_run_lead(w, now);
 }
 
 void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why)
@@ -124,7 +58,8 @@ void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why)
     if (again && cause != QD_STOP_DRAIN) return;
     r->stop = cause;
     qd_log_say(w->log, QD_LOG_INFO, "job is stopped: %s", why);
-    if (r->child == NULL || r->exited) return;
+    r->exited = r->exited || r->child == NULL; /* it waits for others: nothing is to be stopped */
+    if (r->exited) return;
     uint64_t kill_ms = again ? SHORT_KILL_MS : w->settings->cancel_ms;
     r->patience_ms = cause == QD_STOP_DRAIN && !again ? qd_worker_now_ms() + w->settings->drain_ms : 0;
     if (r->patience_ms != 0) kill_ms += w->settings->drain_ms;
@@ -142,7 +77,7 @@ static void lose_patience(qd_worker *w, uint64_t now)
 }
 
 /* What the record says about us, from any call of the task. */
-static void heed(qd_worker *w, qd_code rc, const qd_err *err)
+void qd_run_heed(qd_worker *w, qd_code rc, const qd_err *err)
 {
     if (rc == QD_E_CANCELED) qd_run_stop(w, QD_STOP_CANCEL, "canceled");
     if (rc == QD_E_CONFLICT || rc == QD_E_NOT_FOUND) qd_run_stop(w, QD_STOP_FENCED, err->msg);
@@ -168,6 +103,9 @@ static void pump_child(qd_worker *w)
         case QD_CHILD_ASKS:
             r->asks = true;
             break;
+        case QD_CHILD_INVITES:
+            qd_run_invite(w, f->invite);
+            break;
         case QD_CHILD_EXITED:
             r->exited = true;
             break;
@@ -184,7 +122,7 @@ static void answer(qd_worker *w, uint64_t now)
     if (!r->asks || r->exited || r->stop != QD_STOP_NONE || now < r->ask_ms || !qd_worker_up(w)) return;
     qd_code rc = qd_worker_asked(w, qd_task_may_commit(r->task, &err));
     r->ask_ms = now + ASK_MS;
-    heed(w, rc, &err);
+    qd_run_heed(w, rc, &err);
     if (rc != QD_OK) return;
     qd_joblog_progress(&r->log, 1000);
     qd_task_staging(r->task, staging, sizeof staging);
@@ -214,16 +152,16 @@ static void renew(qd_worker *w, uint64_t now)
 {
     qd_job_run *r = &w->run;
     qd_err err = {0};
-    if (now < r->renew_ms || r->exited) return;
+    if (now < r->renew_ms || (r->exited && !r->clearing)) return;
     r->renew_ms = now + w->settings->lease_ms / 3;
-    qd_childproc_alive(r->child, w->settings->lease_ms * 2 / 3);
-    if (staging_is_gone(w)) {
+    if (r->child != NULL && !r->exited) qd_childproc_alive(r->child, w->settings->lease_ms * 2 / 3);
+    if (!r->exited && staging_is_gone(w)) {
         qd_run_stop(w, QD_STOP_FENCED, "another worker has taken its staging directory");
         return;
     }
     if (!qd_worker_up(w)) return;
     qd_code rc = qd_worker_asked(w, qd_task_renew(r->task, &err));
-    heed(w, rc, &err);
+    qd_run_heed(w, rc, &err);
     if (rc == QD_E_AWAY) r->renew_ms = now + RETRY_MS;
 }
 
@@ -236,7 +174,7 @@ static void follow_record(qd_worker *w, uint64_t now)
     if (fd < 0 && now < r->poll_ms) return;
     r->poll_ms = now + (fd < 0 ? POLL_MS : POLL_FD_MS);
     qd_code rc = qd_worker_asked(w, qd_task_poll(r->task, &err));
-    heed(w, rc, &err);
+    qd_run_heed(w, rc, &err);
 }
 
 static void write_progress(qd_worker *w, uint64_t now)
@@ -250,7 +188,7 @@ static void write_progress(qd_worker *w, uint64_t now)
     if (!qd_worker_up(w)) return;
     r->progress_ms = now + PROGRESS_MS;
     r->told_permille = p->permille;
-    heed(w, qd_worker_asked(w, qd_task_progress(r->task, p, &err)), &err);
+    qd_run_heed(w, qd_worker_asked(w, qd_task_progress(r->task, p, &err)), &err);
 }
 
 static void send_log(qd_worker *w, bool all)
@@ -272,14 +210,14 @@ static void tell_end(qd_worker *w, const qd_child_result *res, const qd_job_erro
     r->told = true;
     if (res != NULL && res->ok && r->stop < QD_STOP_CANCEL) {
         qd_joblog_progress(&r->log, 1000);
-        note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Quantization succeeded!");
+        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Quantization succeeded!");
     } else if (r->stop == QD_STOP_CANCEL) {
-        note(w, QUANTD__LOG_LEVEL__LOG_WARN, "Quantization canceled.");
+        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_WARN, "Quantization canceled.");
     } else if (r->stop == QD_STOP_DRAIN) {
-        note(w, QUANTD__LOG_LEVEL__LOG_INFO, "The worker stops; the job goes on where it was on another one.");
+        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "The worker stops; the job goes on where it was on another one.");
     } else if (error != NULL) {
         (void)snprintf(text, sizeof text, "Quantization failed: %s", error->message);
-        note(w, QUANTD__LOG_LEVEL__LOG_ERROR, text);
+        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_ERROR, text);
     }
 }
 
@@ -302,7 +240,7 @@ static qd_code write_end(qd_worker *w, const qd_child_result *res, const qd_job_
     qd_job_run *r = &w->run;
     bool dead = false;
     qd_code rc = QD_OK;
-    uint64_t device_ms = qd_worker_now_ms() - r->began_ms;
+    uint64_t device_ms = qd_worker_now_ms() - r->began_ms + qd_lead_device_ms(r->lead);
     if (r->stop == QD_STOP_FENCED) {
         *ret_what = "let go: it is another worker's";
     } else if (res != NULL && res->ok) {
@@ -312,6 +250,9 @@ static qd_code write_end(qd_worker *w, const qd_child_result *res, const qd_job_
     } else if (r->stop == QD_STOP_CANCEL) {
         *ret_what = "canceled";
         rc = qd_task_canceled(r->task, device_ms, err);
+    } else if (r->yields) {
+        *ret_what = "handed back";
+        rc = qd_lead_yield(r->lead, err);
     } else if (r->stop == QD_STOP_DRAIN || error == NULL) {
         *ret_what = "handed back";
         rc = qd_task_hand_back(r->task, res != NULL ? res->progress : NULL, device_ms, err);
@@ -326,20 +267,20 @@ static void end_run(qd_worker *w, uint64_t now)
 {
     qd_job_run *r = &w->run;
     const qd_child_result *res = r->child == NULL ? NULL : qd_childproc_result_of(r->child);
-    qd_job_error *own = r->child == NULL ? start_error(&r->start_error) : NULL;
-    const qd_job_error *error = res != NULL ? res->error : own;
+    qd_job_error *own = r->start_error.code != QD_OK ? start_error(&r->start_error) : NULL;
+    const qd_job_error *error = r->gang_error != NULL ? r->gang_error : res != NULL ? res->error : own;
     const char *what = "";
     qd_err err = {0};
     if (now < r->retry_ms || !qd_worker_up(w)) goto out;
     r->retry_ms = now + RETRY_MS;
     if (res != NULL && res->ok)
-        heed(w, qd_worker_asked(w, qd_task_check(r->task, &err)), &err); /* a cancel of the last moment */
+        qd_run_heed(w, qd_worker_asked(w, qd_task_check(r->task, &err)), &err); /* a cancel of the last moment */
     for (int i = 0; i < 2 && r->stop != QD_STOP_FENCED; i++) { /* what waits goes first, so that the end has room */
         send_log(w, true);
         if (r->log.n != 0) goto out; /* the bus is away */
         tell_end(w, res, error);
     }
-    if (!qd_worker_up(w)) goto out;
+    if (!qd_worker_up(w) || !qd_run_clear(w, res != NULL && res->ok)) goto out;
     qd_code rc = qd_worker_asked(w, write_end(w, res, error, &what, &err));
     if (rc == QD_E_CANCELED && strcmp(what, "canceled") != 0) { /* it came while we wrote something else */
         r->stop = QD_STOP_CANCEL;
@@ -348,6 +289,7 @@ static void end_run(qd_worker *w, uint64_t now)
     if (rc == QD_E_AWAY) goto out;
     if (rc != QD_OK && rc != QD_E_CANCELED && rc != QD_E_CONFLICT)
         qd_log_err(w->log, QD_LOG_ERROR, "the job's end could not be written; its lease will run out", &err);
+    if (rc == QD_OK || rc == QD_E_CANCELED) qd_lead_end(r->lead);
     if (rc == QD_E_CONFLICT) what = "let go: it is another worker's";
     qd_log_say(w->log, error != NULL && r->stop == QD_STOP_NONE ? QD_LOG_WARN : QD_LOG_INFO, "job %s%s%s", what,
                error != NULL && r->stop == QD_STOP_NONE ? ": " : "",
@@ -372,6 +314,7 @@ void qd_run_step(qd_worker *w)
     answer(w, now);
     write_progress(w, now);
     lose_patience(w, now);
+    qd_run_lead(w, now);
     if (r->exited)
         end_run(w, now);
     else
@@ -382,8 +325,9 @@ uint64_t qd_run_due_ms(const qd_worker *w)
 {
     const qd_job_run *r = &w->run;
     if (r->task == NULL) return UINT64_MAX;
-    if (r->exited || r->child == NULL) return r->retry_ms;
-    uint64_t at = qd_min_u64(r->renew_ms, qd_childproc_deadline_ms(r->child));
+    if (r->exited) return r->retry_ms;
+    uint64_t at = qd_min_u64(r->renew_ms, qd_run_lead_due_ms(w));
+    if (r->child != NULL) at = qd_min_u64(at, qd_childproc_deadline_ms(r->child));
     at = qd_min_u64(at, qd_joblog_due_ms(&r->log));
     if (r->patience_ms != 0) at = qd_min_u64(at, r->patience_ms);
     if (r->stop < QD_STOP_CANCEL) at = qd_min_u64(at, r->poll_ms);
@@ -393,6 +337,8 @@ uint64_t qd_run_due_ms(const qd_worker *w)
 void qd_run_drop(qd_worker *w)
 {
     qd_childproc_free(w->run.child);
+    qd_msg_free(w->run.gang_error);
+    qd_lead_free(w->run.lead);
     qd_task_free(w->run.task);
     qd_joblog_done(&w->run.log);
     qd_log_field(w->log, "job", NULL);

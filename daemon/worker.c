@@ -19,7 +19,8 @@ enum {
     AWAY_MS = 100,
     AWAY_MS_MIN = 20,
     SWEEP_JITTER_MS = 200,
-    STEP_MS_MAX = 1000
+    STEP_MS_MAX = 1000,
+    WINDOW_MS = 1000 /* a leader that has enough waits so long for more */
 };
 
 qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
@@ -44,6 +45,14 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
     w->gpu = o->gpu;
     w->started_ms = qd_unix_ms();
     w->jitter_ms = qd_hash64(w->id, strlen(w->id), 0) % SWEEP_JITTER_MS;
+    (void)gethostname(w->host, sizeof w->host - 1);
+    w->self = (qd_gang_self){.build = QD_VERSION,
+                             .numerics_id = w->numerics_id,
+                             .device_class = w->device_class,
+                             .host = w->host,
+                             .collective = "shm",
+                             .one_host = true,
+                             .window_ms = qd_min_u64(WINDOW_MS, s->lease_ms / 10)};
     w->disk.roots = s->output_roots;
     w->disk_ops = qd_disk_ops(&w->disk);
     const qd_jobs_opts jo = {.self = w->id,
@@ -54,7 +63,8 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
                              .queued_max = (uint32_t)s->queued_max,
                              .recorded_max = (uint32_t)s->recorded_max,
                              .retention_ms = s->retention_ms,
-                             .node_retry_ms = s->node_retry_ms};
+                             .node_retry_ms = s->node_retry_ms,
+                             .gang = &w->self};
     QD_TRY(qd_jobs_open(o->bus, &jo, &w->jobs, err));
     *ret = w;
     w = NULL;
@@ -67,6 +77,7 @@ void qd_worker_close(qd_worker *w)
 {
     if (w == NULL) return;
     qd_run_drop(w);
+    qd_member_drop(w);
     if (w->jobs != NULL && w->lanes_open) (void)!qd_jobs_heartbeat_end(w->jobs, NULL);
     qd_jobs_close(w->jobs);
     qd_disk_done(&w->disk);
@@ -82,36 +93,39 @@ static bool tired(const qd_worker *w)
 
 static bool looks(const qd_worker *w)
 {
-    return w->run.task == NULL && !w->draining && !w->unfit && !tired(w);
+    return w->run.task == NULL && w->member.follow == NULL && !w->draining && !w->unfit && !tired(w);
 }
 
 static Quantd__WorkerState state_of(const qd_worker *w)
 {
-    bool busy = w->run.task != NULL;
+    bool busy = w->run.task != NULL || w->member.child != NULL;
     if (w->draining || w->unfit)
         return busy ? QUANTD__WORKER_STATE__WORKER_DRAINING : QUANTD__WORKER_STATE__WORKER_DRAINED;
     if (tired(w)) return QUANTD__WORKER_STATE__WORKER_PAUSED;
     return busy ? QUANTD__WORKER_STATE__WORKER_BUSY : QUANTD__WORKER_STATE__WORKER_IDLE;
 }
 
-static qd_code set_texts(const qd_worker *w, qd_worker_heartbeat *h, const char *host, const char *numerics,
-                         qd_err *err)
+static qd_code set_texts(const qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
 {
+    const qd_job_record *rec = w->run.task != NULL        ? qd_task_record(w->run.task)
+                               : w->member.follow != NULL ? qd_follow_record(w->member.follow)
+                                                          : NULL;
     const struct {
         char **field;
         const char *value;
     } texts[] = {{&h->id, w->id},
-                 {&h->host, host},
+                 {&h->host, w->host},
                  {&h->why, w->why},
                  {&h->build, QD_VERSION},
-                 {&h->numerics_id, numerics},
+                 {&h->numerics_id, w->numerics_id},
                  {&h->device_class, w->device_class},
-                 {&h->device, w->device}};
+                 {&h->device, w->device},
+                 {&h->collective_version, w->self.collective}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         qd_code rc = qd_text_set(texts[i].field, texts[i].value, err);
         if (rc != QD_OK) return rc;
     }
-    return w->run.task == NULL ? QD_OK : qd_text_set(&h->job_id, qd_task_record(w->run.task)->id, err);
+    return rec == NULL ? QD_OK : qd_text_set(&h->job_id, rec->id, err);
 }
 
 static qd_code set_gpu(qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
@@ -138,12 +152,10 @@ static qd_code set_gpu(qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
 
 static qd_code heartbeat(qd_worker *w, qd_err *err)
 {
-    char host[65] = "";
     struct sysinfo mem = {0};
     qd_progress *p = w->run.child == NULL ? NULL : qd_childproc_result_of(w->run.child)->progress;
     qd_worker_heartbeat *h = qd_worker_heartbeat_new();
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a heartbeat");
-    (void)gethostname(host, sizeof host - 1);
     (void)sysinfo(&mem);
     h->pid = (uint64_t)getpid();
     h->state = state_of(w);
@@ -157,7 +169,7 @@ static qd_code heartbeat(qd_worker *w, qd_err *err)
     h->jobs_failed = w->jobs_failed;
     h->node_failures = qd_jobs_node_failures(w->jobs);
     h->heartbeat_ms = (uint32_t)w->settings->heartbeat_ms;
-    qd_code rc = set_texts(w, h, host, w->numerics_id, err);
+    qd_code rc = set_texts(w, h, err);
     if (rc == QD_OK) rc = set_gpu(w, h, err);
     if (rc == QD_OK) rc = qd_jobs_heartbeat(w->jobs, h, err);
     h->progress = NULL;
@@ -238,6 +250,7 @@ static void look_for_job(qd_worker *w, uint64_t now)
         if (qd_jobs_view_in(w->jobs, NULL, QD_JOB_PENDING) > 0)
             w->sweep_ms = qd_min_u64(w->sweep_ms, now + w->jitter_ms);
     }
+    if (qd_member_look(w)) return; /* calls come before the queue */
     if (now < w->fetch_ms || !qd_worker_up(w)) return;
     w->fetch_ms = now + FETCH_MS;
     qd_code rc = qd_jobs_fetch(w->jobs, &m, &got, &err);
@@ -282,7 +295,8 @@ static void drain_step(qd_worker *w, bool up, uint64_t now)
         qd_log_say(w->log, QD_LOG_WARN, "the bus is away: the job is left to its lease");
         qd_run_drop(w);
     }
-    if (w->run.task != NULL) return;
+    if (w->member.follow != NULL && now > w->drained_ms + w->settings->drain_ms) qd_member_drop(w);
+    if (w->run.task != NULL || w->member.follow != NULL) return;
     if (w->ordered && up && qd_jobs_order_done(w->jobs, &err) == QD_E_AWAY &&
         now < w->drained_ms + w->settings->drain_ms)
         return;
@@ -295,13 +309,14 @@ void qd_worker_step(qd_worker *w, uint64_t *ret_next_ms)
     qd_bus_state_get(w->bus, &bus);
     tell_bus(w, bus.connected);
     qd_run_step(w);
+    qd_member_step(w);
     uint64_t now = qd_worker_now_ms();
     if (qd_worker_up(w)) duties(w, now);
     look_at_gpu(w);
     tell_tired(w);
     if (qd_worker_up(w) && looks(w)) look_for_job(w, now);
     drain_step(w, qd_worker_up(w), now);
-    uint64_t at = qd_min_u64(now + STEP_MS_MAX, qd_run_due_ms(w)), soonest = now + 1;
+    uint64_t at = qd_min_u64(now + STEP_MS_MAX, qd_min_u64(qd_run_due_ms(w), qd_member_due_ms(w))), soonest = now + 1;
     if (qd_worker_up(w)) {
         at = qd_min_u64(qd_min_u64(at, w->heartbeat_ms), qd_min_u64(w->sweep_ms, w->order_ms));
         if (looks(w)) at = qd_min_u64(at, w->fetch_ms);
@@ -319,6 +334,10 @@ size_t qd_worker_fds(qd_worker *w, int ret[QD_WORKER_FDS])
         ret[n++] = qd_childproc_fd(w->run.child);
         if (qd_childproc_pid_fd(w->run.child) >= 0) ret[n++] = qd_childproc_pid_fd(w->run.child);
     }
+    if (w->member.child != NULL && !w->member.exited) {
+        ret[n++] = qd_childproc_fd(w->member.child);
+        if (qd_childproc_pid_fd(w->member.child) >= 0) ret[n++] = qd_childproc_pid_fd(w->member.child);
+    }
     if (w->run.task != NULL && qd_task_fd(w->run.task) >= 0) ret[n++] = qd_task_fd(w->run.task);
     if (looks(w) && w->lanes_open && qd_jobs_view_fd(w->jobs) >= 0) ret[n++] = qd_jobs_view_fd(w->jobs);
     return n;
@@ -334,6 +353,7 @@ void qd_worker_drain(qd_worker *w, const char *why)
     w->draining = true;
     w->heartbeat_ms = 0;
     qd_run_stop(w, QD_STOP_DRAIN, why);
+    qd_member_leave(w);
 }
 
 bool qd_worker_over(const qd_worker *w)
@@ -351,6 +371,11 @@ void qd_worker_status(const qd_worker *w, char *ret, size_t room)
 {
     const qd_progress *p = w->run.child == NULL ? NULL : qd_childproc_result_of(w->run.child)->progress;
     const char *head = w->draining ? "draining, " : w->was_up ? "" : "bus away, ";
+    if (w->member.child != NULL) {
+        (void)snprintf(ret, room, "%srank %u of job %s", head, (unsigned)qd_follow_rank(w->member.follow),
+                       qd_follow_record(w->member.follow)->id);
+        return;
+    }
     if (w->run.task == NULL) {
         (void)snprintf(ret, room, "%s%s", head, tired(w) || w->unfit ? w->why : "idle");
         return;

@@ -7,6 +7,7 @@
 #include "daemon/disk.h"
 #include "daemon/joblog.h"
 #include "daemon/worker.h"
+#include "jobs/gang.h"
 #include "jobs/sweep.h"
 #include "jobs/task.h"
 #include "jobs/worker.h"
@@ -36,7 +37,22 @@ typedef struct qd_job_run {
     uint64_t began_ms, renew_ms, ask_ms, poll_ms, progress_ms, retry_ms; /* when each is due */
     uint32_t told_permille;
     qd_err start_error; /* no child: why not */
+    /* run_lead.c: the gang; of a job of one rank it has nothing to say */
+    qd_lead *lead;
+    bool regroup;             /* the gang is broken; when the child has ended, another one is called */
+    uint64_t lead_ms;         /* when it is looked after */
+    bool yields;              /* the job goes back for another job's sake, or as nobody comes */
+    bool clearing;            /* the end waits for the members to stop */
+    qd_job_error *gang_error; /* a member's, by the job's fault; owned */
 } qd_job_run;
+
+/* A part in another worker's job. */
+typedef struct qd_member_run {
+    qd_follow *follow; /* NULL: none */
+    qd_childproc *child;
+    bool exited, stopping;
+    uint64_t began_ms, alive_ms, step_ms;
+} qd_member_run;
 
 struct qd_worker {
     qd_bus *bus;
@@ -50,6 +66,9 @@ struct qd_worker {
     qd_job_run run;
     qd_gpu_watch *gpu; /* lent; NULL: none */
     bool unfit;        /* the GPU is not to be used any more */
+    qd_member_run member;
+    qd_gang_self self; /* its host is the member below */
+    char host[65];
     bool lanes_open, draining, ordered, over, was_up, was_tired;
     char why[256];
     uint64_t started_ms, heartbeat_ms, sweep_ms, leaks_ms, order_ms, fetch_ms, pump_ms, drained_ms, jitter_ms;
@@ -81,5 +100,28 @@ void qd_run_step(qd_worker *w);
 void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why);
 uint64_t qd_run_due_ms(const qd_worker *w);
 void qd_run_drop(qd_worker *w); /* without a word */
+void qd_run_heed(qd_worker *w, qd_code rc, const qd_err *err);
+void qd_run_fail(qd_worker *w, const qd_err *why);
+void qd_run_note(qd_worker *w, Quantd__LogLevel level, const char *text);
+
+/* run_lead.c: the gang of a job that was taken. */
+void qd_run_lead(qd_worker *w, uint64_t now);
+void qd_run_invite(qd_worker *w, const Quantd__ChildInvite *invite);
+/* Before the job's end is written: whether the members are off. ok: it succeeded, and nobody writes any more. */
+bool qd_run_clear(qd_worker *w, bool ok);
+uint64_t qd_run_lead_due_ms(const qd_worker *w);
+
+/* start.c: gang may be NULL, and is lent. */
+QD_MUST_CHECK qd_code qd_run_spawn(qd_worker *w, const qd_job_record *rec, qd_child_gang *gang, qd_childproc **ret,
+                                   qd_err *err);
+qd_child_gang *qd_run_gang(const qd_worker *w, uint32_t rank, uint32_t size); /* NULL: out of memory */
+
+/* member.c: a part in another worker's job. */
+/* Offers this worker where somebody calls; true: it did, or has a part already. */
+bool qd_member_look(qd_worker *w);
+void qd_member_step(qd_worker *w);
+void qd_member_leave(qd_worker *w);
+void qd_member_drop(qd_worker *w); /* without a word */
+uint64_t qd_member_due_ms(const qd_worker *w);
 
 #endif

@@ -169,7 +169,7 @@ static qd_code check_call(qd_follow *f, qd_err *err)
     return QD_OK;
 }
 
-static void join(qd_follow *f, const qd_gang *g, uint32_t rank)
+static void join(qd_follow *f, const qd_gang_record *g, uint32_t rank)
 {
     f->number = g->number;
     f->rank = rank;
@@ -179,7 +179,7 @@ static void join(qd_follow *f, const qd_gang *g, uint32_t rank)
     f->due_ms = 0; /* the leader waits for that */
 }
 
-static qd_code take_invite(qd_follow *f, const qd_gang *g, qd_err *err)
+static qd_code take_invite(qd_follow *f, const qd_gang_record *g, qd_err *err)
 {
     if (f->invite != NULL) return QD_OK;
     f->invite = qd_malloc(g->invite.len);
@@ -189,13 +189,13 @@ static qd_code take_invite(qd_follow *f, const qd_gang *g, qd_err *err)
     return QD_OK;
 }
 
-static qd_code heed(qd_follow *f, const qd_gang *g, qd_err *err)
+static qd_code heed(qd_follow *f, const qd_gang_record *g, qd_err *err)
 {
     uint32_t rank = 0;
     for (size_t i = 0; i < g->n_members && rank == 0; i++)
         if (strcmp(g->members[i], f->j->self) == 0) rank = (uint32_t)i + 1;
-    bool mine = f->number == g->number && f->state != OFFERED;
-    if (g->state == QUANTD__GANG_STATE__GANG_FORMING && rank != 0 && !mine && !f->child && f->state != DONE)
+    bool mine = f->number == g->number && f->state != OFFERED, alive = qd_jobs_mono_ms(f->j) < f->until_ms;
+    if (g->state == QUANTD__GANG_STATE__GANG_FORMING && rank != 0 && alive && !mine && !f->child && f->state != DONE)
         join(f, g, rank);
     else if (f->state != OFFERED && !mine && (f->child || f->state == DONE))
         leave(f, "its gang is over: another is formed");
@@ -213,7 +213,7 @@ static qd_code heed(qd_follow *f, const qd_gang *g, qd_err *err)
 /* What the leader has written. */
 static qd_code follow(qd_follow *f, qd_err *err)
 {
-    qd_gang *g = NULL;
+    qd_gang_record *g = NULL;
     uint64_t rev = 0;
     qd_code rc = qd_gang_get(f->j, f->rec->id, &g, &rev, err);
     if (rc == QD_E_AWAY || rc == QD_E_NO_MEMORY) return rc;
@@ -262,7 +262,7 @@ static void hear(qd_follow *f)
  * job over; it may come back. */
 static void lose_leader(qd_follow *f)
 {
-    if (f->state == OFFERED && !f->over && !f->j->opts.bugs.keep_call)
+    if (!f->child && f->state <= JOINED && !f->over && !f->j->opts.bugs.keep_call)
         qd_line_shun(f->j, f->rec->id, 2 * f->j->opts.lease_ms);
     say(f, "its leader was not heard of for a lease");
     f->stop = f->child;

@@ -29,8 +29,8 @@ bool qd_line_shuns(const qd_jobs *j, const char *job_id);
 
 /* gang_store.c */
 /* NOT_FOUND: none. ret: qd_msg_free(). */
-QD_MUST_CHECK qd_code qd_gang_get(qd_jobs *j, const char *job_id, qd_gang **ret, uint64_t *ret_rev, qd_err *err);
-QD_MUST_CHECK qd_code qd_gang_put(qd_jobs *j, const qd_gang *g, uint64_t expect, uint64_t *ret_rev, qd_err *err);
+QD_MUST_CHECK qd_code qd_gang_get(qd_jobs *j, const char *job_id, qd_gang_record **ret, uint64_t *ret_rev, qd_err *err);
+QD_MUST_CHECK qd_code qd_gang_put(qd_jobs *j, const qd_gang_record *g, uint64_t expect, uint64_t *ret_rev, qd_err *err);
 QD_MUST_CHECK qd_code qd_member_get(qd_jobs *j, const char *worker, qd_gang_member **ret, uint64_t *ret_ms,
                                     qd_err *err);
 /* Every member key, with its age by the server's clock. */

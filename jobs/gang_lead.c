@@ -19,13 +19,13 @@ struct qd_lead {
     qd_task *t;
     qd_jobs *j;
     phase phase;
-    qd_gang *gang; /* as it is, or is to be, in the store; owned; its members are those of the last one named */
-    uint64_t rev;  /* of its key */
-    bool known;    /* rev is */
-    bool dirty;    /* to be written */
-    bool called;   /* the reservation is in the record */
-    bool invited;  /* members may have started */
-    bool for_good; /* no other gang follows */
+    qd_gang_record *gang; /* as it is, or is to be, in the store; owned; its members are those of the last one named */
+    uint64_t rev;         /* of its key */
+    bool known;           /* rev is */
+    bool dirty;           /* to be written */
+    bool called;          /* the reservation is in the record */
+    bool invited;         /* members may have started */
+    bool for_good;        /* no other gang follows */
     uint32_t min, max, n_breaks;
     uint64_t called_ms, window_ms, join_ms, poll_ms, company_ms; /* own clock; when the next look of each kind is due */
     qd_bus_hint *hints[QD_PICK_MAX];
@@ -40,7 +40,7 @@ qd_code qd_lead_open(qd_task *t, qd_lead **ret, qd_err *err)
     qd_jobs *j = t->j;
     qd_code rc = QD_OK;
     qd_lead *l = qd_calloc(1, sizeof *l);
-    qd_gang *g = qd_gang_new();
+    qd_gang_record *g = qd_gang_record_new();
     if (l == NULL || g == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for a gang");
         goto out;
@@ -109,7 +109,7 @@ static qd_code put(qd_lead *l, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (int i = 0; i < QD_JOBS_TRIES && l->dirty; i++) {
-        qd_gang *found = NULL;
+        qd_gang_record *found = NULL;
         if (!l->known) {
             rc = qd_gang_get(l->j, l->gang->job_id, &found, &l->rev, err);
             bool later = rc == QD_OK && found->epoch > l->gang->epoch;
@@ -166,6 +166,12 @@ static uint64_t window(const qd_lead *l)
     return ms != 0 ? ms : l->j->opts.lease_ms / 10;
 }
 
+static uint64_t join_wait(const qd_lead *l)
+{
+    uint64_t ms = l->j->opts.gang->join_ms;
+    return ms != 0 ? ms : l->j->opts.lease_ms / 2;
+}
+
 static void close_hints(qd_lead *l)
 {
     for (size_t i = 0; i < QD_PICK_MAX; i++) {
@@ -178,7 +184,7 @@ static void close_hints(qd_lead *l)
 /* Names a gang of those picked. */
 static qd_code name(qd_lead *l, const qd_pick *p, uint64_t now, qd_err *err)
 {
-    qd_gang *g = l->gang;
+    qd_gang_record *g = l->gang;
     qd_code rc = QD_OK;
     for (size_t i = 0; i < g->n_members; i++) qd_free(g->members[i]);
     g->n_members = 0;
@@ -192,7 +198,7 @@ static qd_code name(qd_lead *l, const qd_pick *p, uint64_t now, qd_err *err)
     set_state(l, QUANTD__GANG_STATE__GANG_FORMING);
     l->phase = FORM;
     l->poll_ms = now;
-    l->join_ms = now + (l->j->opts.gang->join_ms != 0 ? l->j->opts.gang->join_ms : l->j->opts.lease_ms / 2);
+    l->join_ms = now + join_wait(l);
     rc = put(l, err);
 out:
     return rc;
@@ -341,7 +347,8 @@ static qd_code step_run(qd_lead *l, uint64_t now, qd_lead_word *ret, qd_err *err
     for (size_t i = 0; i < l->gang->n_members; i++) {
         seat s = ABSENT;
         QD_TRY(look_at(l, i, live_ms, &s, err));
-        if (s != ABSENT && s != NAMED) continue;
+        bool late = s == JOINED && l->invited && now >= l->join_ms; /* it has not started */
+        if (s != ABSENT && s != NAMED && !late) continue;
         if (*ret != QD_LEAD_BROKEN && (!l->counted[i] || l->why[0] == '\0'))
             (void)snprintf(l->why, sizeof l->why, "rank %zu (%s) is gone, or was not heard of for a lease", i + 1,
                            l->gang->members[i]);
@@ -405,6 +412,7 @@ qd_code qd_lead_invite(qd_lead *l, const void *bytes, size_t n_bytes, qd_err *er
     qd_free(l->gang->invite.data);
     l->gang->invite = (ProtobufCBinaryData){.len = n_bytes, .data = copy};
     l->invited = true;
+    l->join_ms = qd_jobs_mono_ms(l->j) + join_wait(l);
     set_state(l, QUANTD__GANG_STATE__GANG_RUNNING);
     return QD_OK;
 }

@@ -2,7 +2,7 @@
 #include "base/mem.h"
 #include "jobs/gang_inside.h"
 
-qd_code qd_gang_get(qd_jobs *j, const char *job_id, qd_gang **ret, uint64_t *ret_rev, qd_err *err)
+qd_code qd_gang_get(qd_jobs *j, const char *job_id, qd_gang_record **ret, uint64_t *ret_rev, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_bus_msg m = {0};
@@ -10,18 +10,18 @@ qd_code qd_gang_get(qd_jobs *j, const char *job_id, qd_gang **ret, uint64_t *ret
     if (rc == QD_OK) rc = qd_bus_kv_get(j->bus, QD_BUCKET_LIVE, key, &m, err);
     if (rc == QD_OK) {
         *ret_rev = m.seq;
-        rc = qd_gang_decode(m.data, m.bytes, ret, err);
+        rc = qd_gang_record_decode(m.data, m.bytes, ret, err);
         if (rc != QD_OK && rc != QD_E_NO_MEMORY) j->stats.malformed++;
     }
     qd_bus_msg_done(&m);
     return rc;
 }
 
-qd_code qd_gang_put(qd_jobs *j, const qd_gang *g, uint64_t expect, uint64_t *ret_rev, qd_err *err)
+qd_code qd_gang_put(qd_jobs *j, const qd_gang_record *g, uint64_t expect, uint64_t *ret_rev, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_buf_reset(&j->buf);
-    qd_code rc = qd_gang_encode(g, &j->buf, err);
+    qd_code rc = qd_gang_record_encode(g, &j->buf, err);
     if (rc == QD_OK) rc = qd_key(QD_KEY_GANG, g->job_id, key, err);
     if (rc == QD_OK) rc = qd_bus_kv_put(j->bus, QD_BUCKET_LIVE, key, j->buf.data, j->buf.len, expect, ret_rev, err);
     return rc;

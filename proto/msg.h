@@ -37,7 +37,7 @@
     X(qd_gpu_state, Quantd__GpuState, quantd__gpu_state__descriptor)                      \
     X(qd_worker_heartbeat, Quantd__WorkerHeartbeat, quantd__worker_heartbeat__descriptor) \
     X(qd_worker_order, Quantd__WorkerOrder, quantd__worker_order__descriptor)             \
-    X(qd_gang, Quantd__Gang, quantd__gang__descriptor)                                    \
+    X(qd_gang_record, Quantd__Gang, quantd__gang__descriptor)                             \
     X(qd_gang_member, Quantd__GangMember, quantd__gang_member__descriptor)                \
     X(qd_log_line, Quantd__LogLine, quantd__log_line__descriptor)                         \
     X(qd_event_batch, Quantd__EventBatch, quantd__event_batch__descriptor)                \

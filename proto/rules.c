@@ -134,13 +134,13 @@ static const qd_rule worker_order[] = {
     MAY(qd_worker_order, reason, TEXT, ERROR_TEXT_MAX),
 };
 static const qd_rule gang[] = {
-    NEED(qd_gang, job_id, ID),
-    NEED(qd_gang, leader, ID),
-    NEED(qd_gang, number, MAX, UINT32_MAX),
-    NEED(qd_gang, state, MAX, UINT32_MAX),
-    TEXTS(qd_gang, members, RANKS_MAX - 1, ID),
-    MAY(qd_gang, invite, QD_RULE_BYTES, INVITE_BYTES_MAX),
-    MAY(qd_gang, why, TEXT, ERROR_TEXT_MAX),
+    NEED(qd_gang_record, job_id, ID),
+    NEED(qd_gang_record, leader, ID),
+    NEED(qd_gang_record, number, MAX, UINT32_MAX),
+    NEED(qd_gang_record, state, MAX, UINT32_MAX),
+    TEXTS(qd_gang_record, members, RANKS_MAX - 1, ID),
+    MAY(qd_gang_record, invite, QD_RULE_BYTES, INVITE_BYTES_MAX),
+    MAY(qd_gang_record, why, TEXT, ERROR_TEXT_MAX),
 };
 static const qd_rule gang_member[] = {
     NEED(qd_gang_member, worker, ID),

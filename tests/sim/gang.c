@@ -237,5 +237,6 @@ bool sim_follow(actor *a)
     sim_say("%s is free of %s: %s", a->name, k->id, qd_follow_why(f));
     sim_total.offers_moved += strstr(qd_follow_why(f), "older") != NULL;
     qd_follow_free(f);
+    sim_sleep(20);
     return true;
 }

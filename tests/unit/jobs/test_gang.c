@@ -420,7 +420,7 @@ static void a_leader_that_lost_the_job_cannot_write_its_gang(void **state)
     beat_at(&p.r->w1, "w1", "h1");
     qd_task *t2 = take_run(p.r, &p.r->w2);
     assert_int_equal(qd_lead_open(t2, &l2, NULL), QD_OK);
-    qd_gang *g = NULL;
+    qd_gang_record *g = NULL;
     uint64_t rev = 0;
     assert_int_equal(qd_gang_get(p.r->gate.jobs, "j1", &g, &rev, NULL), QD_OK);
     g->epoch = 2;
