@@ -28,7 +28,7 @@ QD_MUST_CHECK qd_code qd_child_link_ask(qd_child_link *l, qd_err *err);
 typedef struct qd_child_report {
     Quantd__ReportSummary summary; /* its texts and its quality are the members below */
     Quantd__Quality quality;
-    uint64_t others_ms;            /* device time of the gang's other ranks */
+    uint64_t others_ms; /* device time of the gang's other ranks */
     char path[4096], digest[QD_HASH_HEX_BYTES], numerics_id[QD_NUMERICS_ID_BYTES];
 } qd_child_report;
 

@@ -5,7 +5,7 @@
 #ifndef QD_ENGINE_NUMERICS_H
 #define QD_ENGINE_NUMERICS_H
 
-#include "gpu/ops.h"
+typedef struct qd_ops qd_ops; /* gpu/ops.h, whose lane has the name of one of queues */
 
 enum {
     QD_NUMERICS_ID_BYTES = 64
