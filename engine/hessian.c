@@ -134,6 +134,24 @@ void qd_hessian_fail(qd_hessian *h)
     (void)pthread_mutex_unlock(&h->lock);
 }
 
+uint64_t qd_hessian_strip_max(const qd_hessian *h)
+{
+    return TILE * h->n;
+}
+
+uint64_t qd_hessian_strip(qd_hessian *h, uint64_t i, bool into, float *packed)
+{
+    uint64_t at = 0;
+    for (uint64_t r = 0; r < qd_min_u64(TILE, h->n - i * TILE); r++)
+        for (uint64_t j = 0; j <= i; j++) {
+            const uint64_t n = j < i ? TILE : r + 1;
+            float *row = h->tile[i * (i + 1) / 2 + j] + r * TILE;
+            memcpy(into ? row : packed + at, into ? packed + at : row, n * sizeof *row);
+            at += n;
+        }
+    return at;
+}
+
 float qd_hessian_element(const void *h, uint64_t i, uint64_t j)
 {
     const qd_hessian *x = h;

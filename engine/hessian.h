@@ -32,6 +32,10 @@ QD_MUST_CHECK qd_code qd_hessian_add(qd_hessian *h, qd_lane *lane, const float *
 QD_MUST_CHECK qd_code qd_hessian_pass(qd_hessian *h, qd_cancel *cancel, uint64_t turn, qd_err *err);
 /* Some tokens will not come: whoever waits gives up. */
 void qd_hessian_fail(qd_hessian *h);
+/* Rows of the matrix's tile row i, each up to the diagonal, one after the other: to packed, or (into) from it. Returns
+ * how many floats that are, at most qd_hessian_strip_max(). */
+uint64_t qd_hessian_strip(qd_hessian *h, uint64_t i, bool into, float *packed);
+uint64_t qd_hessian_strip_max(const qd_hessian *h);
 /* Element (i, j), j <= i; the signature of qd_hessian_at. */
 float qd_hessian_element(const void *h, uint64_t i, uint64_t j);
 

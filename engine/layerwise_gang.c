@@ -75,6 +75,20 @@ out:
     return rc;
 }
 
+/* The triangle alone, a row of tiles at a time. */
+static qd_code sum_hessian(qd_gang *g, qd_hessian *h, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    float *packed = qd_malloc(qd_hessian_strip_max(h) * sizeof *packed);
+    if (packed == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
+    for (uint64_t i = 0; rc == QD_OK && i < h->n_tiles; i++) {
+        rc = qd_gang_sum_f32(g, packed, qd_hessian_strip(h, i, false, packed), err);
+        if (rc == QD_OK) (void)qd_hessian_strip(h, i, true, packed);
+    }
+    qd_free(packed);
+    return rc;
+}
+
 qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err)
 {
     const uint32_t n = l->work->n_sites + 1;
@@ -91,8 +105,7 @@ qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err)
     QD_TRY(qd_gang_max_f32(g, largest, n, err));
     for (uint32_t s = 0; s < n; s++) {
         if (l->seen[s].amax != NULL) l->seen[s].amax[0] = largest[s]; /* at least that of each worker */
-        qd_hessian *h = l->seen[s].hessian;
-        if (h != NULL) QD_TRY(qd_gang_sum_f32(g, h->tile[0], h->bytes / sizeof(float), err));
+        if (l->seen[s].hessian != NULL) QD_TRY(sum_hessian(g, l->seen[s].hessian, err));
     }
 out:
     qd_free(largest);

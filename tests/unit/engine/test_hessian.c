@@ -78,6 +78,30 @@ static void it_is_the_plain_sum_whatever_the_threads(void **state)
     qd_hessian_free(four);
 }
 
+static void strips_are_the_triangle_row_by_row(void **state)
+{
+    qd_hessian *h = NULL, *copy = NULL;
+    qd_err err = {0};
+    (void)state;
+    fill();
+    assert_int_equal(sum(1, UINT64_MAX, &h, &err), QD_OK);
+    assert_int_equal(qd_hessian_new(N, &copy, &err), QD_OK);
+    float *packed = malloc(qd_hessian_strip_max(h) * sizeof *packed);
+    for (uint64_t s = 0, row = 0; s < h->n_tiles; s++) {
+        uint64_t n = qd_hessian_strip(h, s, false, packed), at = 0;
+        assert_true(n <= qd_hessian_strip_max(h));
+        for (; at < n; row++)
+            for (uint64_t j = 0; j <= row; j++) assert_true(packed[at++] == qd_hessian_element(h, row, j));
+        assert_int_equal(at, n);
+        assert_int_equal(qd_hessian_strip(copy, s, true, packed), n);
+    }
+    for (uint64_t i = 0; i < N; i++)
+        for (uint64_t j = 0; j <= i; j++) assert_true(qd_hessian_element(copy, i, j) == qd_hessian_element(h, i, j));
+    free(packed);
+    qd_hessian_free(copy);
+    qd_hessian_free(h);
+}
+
 static void who_waits_for_a_tile_that_failed_gives_up(void **state)
 {
     (void)state;
@@ -122,6 +146,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_the_plain_sum_whatever_the_threads),
+        cmocka_unit_test(strips_are_the_triangle_row_by_row),
         cmocka_unit_test(who_waits_for_a_tile_that_failed_gives_up),
         cmocka_unit_test(moments_have_no_order),
     };
