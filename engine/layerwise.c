@@ -208,6 +208,33 @@ static qd_code begin_work(qd_layerwise *l, qd_layer *layer, qd_layer_work *w, qd
     return QD_OK;
 }
 
+/* A weight that is not finite is named before what it makes of the inputs. */
+static qd_code check_weight(const qd_layer_work *w, uint32_t site, uint32_t item, qd_err *err)
+{
+    const qd_weight *x = qd_work_weight(w, item);
+    qd_dev *dev = w->run->dev;
+    float amax = 0, *row = NULL;
+    bool finite = true;
+    qd_code rc = dev->ops->amax(dev, x->dtype, x->data, x->n * x->k, &amax, &finite, err);
+    if (rc == QD_OK) rc = qd_work_tick(w, err);
+    if (rc != QD_OK || finite) return rc;
+    row = qd_malloc(x->k * sizeof *row);
+    if (row == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a row of weights");
+    for (uint64_t r = 0; rc == QD_OK && r < x->n; r++) rc = qd_work_rows(w, site, item, r, 1, row, err);
+    qd_free(row);
+    return rc;
+}
+
+static qd_code check_weights(const qd_layer_work *w, qd_err *err)
+{
+    for (uint32_t s = 0; s < w->n_sites; s++)
+        for (uint32_t i = 0; i < w->sites[s].n_items; i++) {
+            qd_code rc = check_weight(w, s, w->sites[s].items[i], err);
+            if (rc != QD_OK) return rc;
+        }
+    return QD_OK;
+}
+
 /* calib: whether the calibration tokens go through the layer: they do up to the last that is not finished. */
 static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *err)
 {
@@ -222,6 +249,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
     QD_TRY(begin_work(l, &layer, &work, err));
     l->work = &work;
+    QD_TRY(check_weights(&work, err));
     if (l->held_source != NULL) QD_TRY(qd_stream_run(l->held_source, &layer, QD_STAGE_ALL, err));
     for (uint32_t s = 0; calib && s < work.n_sites; s++) QD_TRY(pack_again(&work, s, true, err));
     if (calib) QD_TRY(qd_layerwise_observe(l, !finished, err));
