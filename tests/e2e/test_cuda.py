@@ -85,7 +85,8 @@ class Job(CudaCase):
             for more in (("--set", "block_scale=four_over_six"), CT):
                 with self.subTest(name, more=more):
                     cpu, gpu = self.path("cpu"), self.path("gpu")
-                    self.job(name, cpu, "--device", "cpu", *more)
+                    # Its products are of BF16 values, as here; those of "cpu" may be of values rounded to 8 bits.
+                    self.job(name, cpu, "--device", "cpu-bf16", *more)
                     self.job(name, gpu, "--device", "gpu0", *more, env=self.env())
                     self.assertEqual(self.device_report()[1], 0)
                     a, b = st.read_dir(cpu), st.read_dir(gpu)
@@ -106,6 +107,11 @@ class Job(CudaCase):
                         "--calib", os.path.join(FIXTURES["llama"], "ref.safetensors"), env=self.env())
         self.refused(r, 3, "cpu", "gpu0", out=out)
         self.assertEqual(self.device_report()[1], 0)
+
+
+    def test_ranks_on_a_gpu_are_refused(self):
+        r = qd.quantctl("quantize", FIXTURES["llama"], "--template", W4A4, "-o", self.path("out"), "--ranks", "2", "--device", "gpu0")
+        self.refused(r, 2, "--ranks", "gpu0", out=self.path("out"))
 
 
 class Failures(CudaCase):
