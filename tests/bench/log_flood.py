@@ -22,6 +22,7 @@ import cluster  # noqa: E402
 import qd  # noqa: E402
 import st  # noqa: E402
 
+PLAIN = [x for s in ("method=rtn", "block_scale=mse", "smoothing=none", "gate_samples=0") for x in ("--set", s)]
 LINE = re.compile(r'"message":"flood (line|of) (\d+)')
 
 
@@ -91,7 +92,7 @@ def one(c, ids, name, rate, threads):
     w = c.worker(name, f"threads={threads}", "lease=15s", "log_level=info", env={"QD_FAULT": f"flood:{rate}"} if rate else None)
     watch = Watch(w)
     server = cpu_s(c.server.pid)
-    job, _ = c.submit(big.model(), name, "--calib", ids, template="nvfp4-w4a4")
+    job, _ = c.submit(big.model(), name, "--calib", ids, *PLAIN, template="nvfp4-w4a4")
     watch.start()
     r = c.end(job, seconds=600)
     worker = cpu_s(w.p.pid)
