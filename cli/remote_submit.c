@@ -18,7 +18,8 @@
 
 enum {
     PRIORITY_DEFAULT = 5,
-    OWN_OPTS = 14,
+    OWN_OPTS = 15,
+    RANKS_MAX = 64,
     SETTINGS_MAX = QD_ARG_LIST_MAX + 2
 };
 
@@ -38,6 +39,8 @@ static const char k_usage[] =
     "                       job the most common id, so that another worker can go on where one stopped)\n"
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --name NAME          a name that no other job of the tenant has\n"
+    "  --ranks MIN..MAX     workers it runs on at a time: as many as are free, MIN at least; or N of them (default: "
+    "1)\n"
     "  --priority N         0 (first) to 9 (last), default 5\n"
     "  --memory SIZE        memory for tiles (default: the worker's)\n"
     "  --templates DIR      where templates are\n"
@@ -45,11 +48,32 @@ static const char k_usage[] =
 
 typedef struct submit_args {
     qd_remote_args remote;
-    const char *tmpl, *output, *format, *name, *templates, *device_class, *numerics;
+    const char *tmpl, *output, *format, *name, *templates, *device_class, *numerics, *ranks;
     qd_arg_list settings, calib, rest;
     uint64_t priority, memory, samples, seq_len;
+    uint32_t ranks_min, ranks_max;
     bool watch;
 } submit_args;
+
+/* "N" or "MIN..MAX". */
+static qd_code parse_ranks(submit_args *a, qd_err *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long min = strtoul(a->ranks, &end, 10), max = min;
+    bool ok = end != a->ranks;
+    if (ok && strncmp(end, "..", 2) == 0) {
+        const char *from = end + 2;
+        max = strtoul(from, &end, 10);
+        ok = end != from;
+    }
+    if (!ok || *end != '\0' || errno != 0 || min < 1 || max < min || max > RANKS_MAX)
+        return qd_fail(err, QD_E_USAGE, "--ranks %s: expected N or MIN..MAX, 1 <= MIN <= MAX <= %d", a->ranks,
+                       RANKS_MAX);
+    a->ranks_min = (uint32_t)min;
+    a->ranks_max = (uint32_t)max;
+    return QD_OK;
+}
 
 static qd_code parse(int argc, char **argv, submit_args *a, qd_err *err)
 {
@@ -61,6 +85,7 @@ static qd_code parse(int argc, char **argv, submit_args *a, qd_err *err)
         {"--watch", NULL, QD_OPT_FLAG, &a->watch},         {"--calib", NULL, QD_OPT_LIST, &a->calib},
         {"--samples", NULL, QD_OPT_COUNT, &a->samples},    {"--seq-len", NULL, QD_OPT_COUNT, &a->seq_len},
         {"--numerics", NULL, QD_OPT_TEXT, &a->numerics},   {"--device-class", NULL, QD_OPT_TEXT, &a->device_class},
+        {"--ranks", NULL, QD_OPT_TEXT, &a->ranks},
     };
     a->priority = PRIORITY_DEFAULT;
     uint32_t n = OWN_OPTS + qd_remote_opts(&a->remote, opts + OWN_OPTS);
@@ -71,6 +96,10 @@ static qd_code parse(int argc, char **argv, submit_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "which template? --template ID; `quantctl templates` lists them");
     if (a->priority > QD_PRIORITY_MAX)
         return qd_fail(err, QD_E_USAGE, "--priority: expected 0 to %d, found %" PRIu64, QD_PRIORITY_MAX, a->priority);
+    if (a->ranks != NULL) {
+        rc = parse_ranks(a, err);
+        if (rc != QD_OK) return rc;
+    }
     if (a->format != NULL && strcmp(a->format, "compressed-tensors") != 0 && strcmp(a->format, "modelopt") != 0)
         return qd_fail(err, QD_E_USAGE, "--format %s: expected compressed-tensors or modelopt", a->format);
     return QD_OK;
@@ -204,6 +233,8 @@ static qd_code make_spec(const submit_args *a, qd_remote *r, const char *id, qd_
     s->origin = QUANTD__API_ORIGIN__API_CLI;
     s->lane->priority = (uint32_t)a->priority;
     s->memory_bytes = a->memory;
+    s->ranks_min = a->ranks_min;
+    s->ranks_max = a->ranks_max;
     const struct {
         char **field;
         const char *value;

@@ -119,7 +119,7 @@ static void answer(qd_worker *w, uint64_t now)
     qd_job_run *r = &w->run;
     qd_err err = {0};
     char staging[QD_RUN_PATH_MAX];
-    if (!r->asks || r->exited || r->stop != QD_STOP_NONE || now < r->ask_ms || !qd_worker_up(w)) return;
+    if (!r->asks || r->exited || r->regroup || r->stop != QD_STOP_NONE || now < r->ask_ms || !qd_worker_up(w)) return;
     qd_code rc = qd_worker_asked(w, qd_task_may_commit(r->task, &err));
     r->ask_ms = now + ASK_MS;
     qd_run_heed(w, rc, &err);
@@ -132,6 +132,7 @@ static void answer(qd_worker *w, uint64_t now)
     else
         qd_log_err(w->log, QD_LOG_WARN, "the job's log is not stored beside its report", &err);
     r->asks = false;
+    r->allowed = true;
     qd_childproc_allow(r->child);
 }
 
@@ -215,6 +216,8 @@ static void tell_end(qd_worker *w, const qd_child_result *res, const qd_job_erro
         qd_run_note(w, QUANTD__LOG_LEVEL__LOG_WARN, "Quantization canceled.");
     } else if (r->stop == QD_STOP_DRAIN) {
         qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "The worker stops; the job goes on where it was on another one.");
+    } else if (r->yields) {
+        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "The job waits in the queue for other workers.");
     } else if (error != NULL) {
         (void)snprintf(text, sizeof text, "Quantization failed: %s", error->message);
         qd_run_note(w, QUANTD__LOG_LEVEL__LOG_ERROR, text);
@@ -295,7 +298,7 @@ static void end_run(qd_worker *w, uint64_t now)
                error != NULL && r->stop == QD_STOP_NONE ? ": " : "",
                error != NULL && r->stop == QD_STOP_NONE ? error->message : "");
     w->jobs_done += rc == QD_OK && res != NULL && res->ok;
-    w->jobs_failed += error != NULL && r->stop == QD_STOP_NONE;
+    w->jobs_failed += error != NULL && r->stop == QD_STOP_NONE && !r->yields;
     qd_run_drop(w);
     w->fetch_ms = 0; /* the next one at once */
     w->heartbeat_ms = 0;

@@ -285,6 +285,7 @@ static void look_at_gpu(qd_worker *w)
     qd_log_say(w->log, QD_LOG_ERROR, "%s", w->why);
     w->heartbeat_ms = 0;
     qd_run_stop(w, QD_STOP_DRAIN, why);
+    qd_member_leave(w);
 }
 
 static void drain_step(qd_worker *w, bool up, uint64_t now)

@@ -37,9 +37,10 @@ typedef struct qd_job_run {
     uint64_t began_ms, renew_ms, ask_ms, poll_ms, progress_ms, retry_ms; /* when each is due */
     uint32_t told_permille;
     qd_err start_error; /* no child: why not */
-    /* run_lead.c: the gang; of a job of one rank it has nothing to say */
+    /* gang_lead.c: the gang; of a job of one rank it has nothing to say */
     qd_lead *lead;
     bool regroup;             /* the gang is broken; when the child has ended, another one is called */
+    bool allowed;             /* all is verified and may be renamed: members no longer matter */
     uint64_t lead_ms;         /* when it is looked after */
     bool yields;              /* the job goes back for another job's sake, or as nobody comes */
     bool clearing;            /* the end waits for the members to stop */
@@ -104,7 +105,7 @@ void qd_run_heed(qd_worker *w, qd_code rc, const qd_err *err);
 void qd_run_fail(qd_worker *w, const qd_err *why);
 void qd_run_note(qd_worker *w, Quantd__LogLevel level, const char *text);
 
-/* run_lead.c: the gang of a job that was taken. */
+/* gang_lead.c: the gang of a job that was taken. */
 void qd_run_lead(qd_worker *w, uint64_t now);
 void qd_run_invite(qd_worker *w, const Quantd__ChildInvite *invite);
 /* Before the job's end is written: whether the members are off. ok: it succeeded, and nobody writes any more. */
@@ -116,7 +117,7 @@ QD_MUST_CHECK qd_code qd_run_spawn(qd_worker *w, const qd_job_record *rec, qd_ch
                                    qd_err *err);
 qd_child_gang *qd_run_gang(const qd_worker *w, uint32_t rank, uint32_t size); /* NULL: out of memory */
 
-/* member.c: a part in another worker's job. */
+/* gang_member.c: a part in another worker's job. */
 /* Offers this worker where somebody calls; true: it did, or has a part already. */
 bool qd_member_look(qd_worker *w);
 void qd_member_step(qd_worker *w);

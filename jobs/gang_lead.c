@@ -95,7 +95,7 @@ const qd_job_error *qd_lead_error(const qd_lead *l)
 
 uint64_t qd_lead_device_ms(const qd_lead *l)
 {
-    return l->device_ms;
+    return l == NULL ? 0 : l->device_ms;
 }
 
 uint64_t qd_lead_due_ms(const qd_lead *l)

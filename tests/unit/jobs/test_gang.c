@@ -288,6 +288,19 @@ static void a_members_failure_reaches_the_leader(void **state)
     }
 }
 
+static void a_member_that_joined_and_does_not_start_is_as_one_that_is_gone(void **state)
+{
+    (void)state;
+    pair p = pair_new(2, 2);
+    until_start(&p);
+    qd_lead_started(p.l);
+    assert_int_equal(qd_lead_invite(p.l, "\1", 1, NULL), QD_OK);
+    for (int i = 0; i < 100 && p.lead != QD_LEAD_BROKEN; i++) both(&p, 100);
+    assert_int_equal(p.lead, QD_LEAD_BROKEN);
+    assert_int_equal(p.follow, QD_FOLLOW_START);
+    pair_done(&p);
+}
+
 static void a_gang_that_breaks_on_and_on_is_given_up(void **state)
 {
     (void)state;
@@ -504,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_member_whose_leader_is_silent_stops_before_another_can_take_the_job),
         cmocka_unit_test(the_job_goes_back_only_when_members_are_off),
         cmocka_unit_test(a_members_failure_reaches_the_leader),
+        cmocka_unit_test(a_member_that_joined_and_does_not_start_is_as_one_that_is_gone),
         cmocka_unit_test(a_gang_that_breaks_on_and_on_is_given_up),
         cmocka_unit_test(the_younger_of_two_leaders_yields_and_serves_the_older),
         cmocka_unit_test(one_that_is_offered_changes_to_an_older_call),

@@ -1,4 +1,4 @@
-/* run_lead.c -- the gang of the job in work: when its child is started, stopped, and started anew. */
+/* gang_lead.c -- the gang of the job in work: when its child is started, stopped, and started anew. */
 #include "base/mem.h"
 #include "daemon/worker_inside.h"
 
@@ -29,7 +29,7 @@ static void start_child(qd_worker *w)
 static void break_gang(qd_worker *w)
 {
     qd_job_run *r = &w->run;
-    if (r->regroup || r->exited || r->child == NULL) return;
+    if (r->regroup || r->allowed || r->exited || r->child == NULL) return;
     r->regroup = true;
     qd_log_say(w->log, QD_LOG_WARN, "gang is broken: %s", qd_lead_why(r->lead));
     qd_childproc_stop(r->child, QUANTD__STOP_KIND__STOP_GANG, qd_lead_why(r->lead), w->settings->cancel_ms);
@@ -39,7 +39,8 @@ static void break_gang(qd_worker *w)
 static bool goes_on(const qd_job_run *r)
 {
     const qd_child_result *res = r->child == NULL ? NULL : qd_childproc_result_of(r->child);
-    if (!r->exited || res == NULL || r->stop != QD_STOP_NONE || r->gang_error != NULL || r->yields) return false;
+    if (!r->exited || res == NULL || r->allowed || r->stop != QD_STOP_NONE || r->gang_error != NULL || r->yields)
+        return false;
     bool broke = res->error != NULL && strcmp(res->error->code, qd_code_name(QD_E_GANG)) == 0;
     return !res->ok && qd_lead_size(r->lead) > 1 && (r->regroup || broke);
 }
@@ -79,7 +80,12 @@ void qd_run_lead(qd_worker *w, uint64_t now)
     qd_err err = {0};
     if (r->lead == NULL) return;
     if (goes_on(r)) call_again(w);
-    if (r->exited || r->stop != QD_STOP_NONE || now < r->lead_ms || !qd_worker_up(w)) return;
+    if (r->exited || now < r->lead_ms || !qd_worker_up(w)) return;
+    if (r->stop == QD_STOP_CANCEL) { /* members stop beside our child, not after it */
+        r->lead_ms = now + HEAR_MS;
+        (void)qd_run_clear(w, false);
+    }
+    if (r->stop != QD_STOP_NONE) return;
     qd_code rc = qd_worker_asked(w, qd_lead_step(r->lead, &word, &err));
     qd_run_heed(w, rc, &err);
     r->lead_ms = r->child != NULL ? now + HEAR_MS : qd_lead_due_ms(r->lead);

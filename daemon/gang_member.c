@@ -1,4 +1,4 @@
-/* member.c -- a part in another worker's job: its child, and that it ends in time. */
+/* gang_member.c -- a part in another worker's job: its child, and that it ends in time. */
 #include "base/mem.h"
 #include "daemon/worker_inside.h"
 
