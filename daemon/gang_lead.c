@@ -53,6 +53,7 @@ static void call_again(qd_worker *w)
     qd_err err = {0};
     char text[320];
     const char *why = r->regroup || res->error == NULL ? qd_lead_why(r->lead) : res->error->message;
+    if (!r->regroup) qd_log_say(w->log, QD_LOG_WARN, "gang is broken: %s", why);
     (void)snprintf(text, sizeof text, "The gang is broken: %.240s", why);
     qd_run_note(w, QUANTD__LOG_LEVEL__LOG_WARN, text);
     r->regroup = false;

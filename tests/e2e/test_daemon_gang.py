@@ -2,7 +2,6 @@
 """One job on several workers, through a real server: the bytes of a run on one, whatever becomes of a rank."""
 import atexit
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -38,24 +37,17 @@ class Gang(cluster.Case):
     def submit(self, name, ranks, *more):
         return self.c.submit(big.model(), name, "--ranks", ranks, *SETTINGS, *more)
 
-    def leader(self, job):
-        owner = self.c.wait_for(lambda: self.c.get(job).get("owner"), "an owner")
-        return next(w for w in self.c.workers if w.name == owner)
-
-    def members(self, job, n):
-        """Workers that are a rank other than 0 and have a child for it."""
-        def found():
-            m = [w for w in self.c.workers if re.search(rf"rank \d+ of \d+ of job {job}", w.text()) and w.child is not None]
-            return m if len(m) >= n else None
-        return self.c.wait_for(found, f"{n} members")
-
-    def at_units(self, out, job, n):
+    def running(self, job, out):
+        """(leader, members), each with a process, when something is journaled; None when the job was quicker."""
         end = time.monotonic() + qd.HANG_S
         while time.monotonic() < end:
-            if self.c.units(out) > n:
-                return True
-            if os.path.isdir(out) or self.c.state(job) in cluster.END:
-                return False
+            busy = [w for w in self.c.workers if w.child is not None]
+            lead = [w for w in busy if "leads gang" in w.text()]
+            members = [w for w in busy if f"of job {job}" in w.text() and w not in lead]
+            if lead and members and self.c.units(out) > 0:
+                return lead[0], members
+            if os.path.isdir(out):
+                return None
             time.sleep(0.002)
         raise AssertionError(f"job {job} does not start\n{self.c.logs()}")
 
@@ -75,18 +67,15 @@ class Gang(cluster.Case):
                 r = self.succeeded(job, out, n)
                 self.assertEqual((r["epoch"], r["attempts"]), (1, 1))
 
-    def hurt(self, who, how, n_workers, ranks, then=()):
-        """A job in which a rank is hurt once some units are journaled."""
+    def hurt(self, who, how, n_workers, ranks):
+        """A job of which a rank is hurt while it runs: (job, output, who was hurt)."""
         self.workers(n_workers)
         job, out = self.submit("x", ranks)
-        if not self.at_units(out, job, 3):
+        ranks = self.running(job, out)
+        if ranks is None:
             self.skipTest("the job was quicker")
-        leader = self.leader(job)
-        member = next(w for w in self.members(job, 1) if w is not leader)
-        w = leader if who == "leader" else member
+        w = ranks[0] if who == "leader" else ranks[1][0]
         how(w)
-        for step in then:
-            step()
         return job, out, w
 
     def test_a_member_whose_process_is_killed_is_replaced(self):
@@ -124,7 +113,7 @@ class Gang(cluster.Case):
     def test_a_cancel_stops_all_ranks(self):
         self.workers(3)
         job, out = self.submit("x", "3")
-        if not self.at_units(out, job, 3):
+        if self.running(job, out) is None:
             self.skipTest("the job was quicker")
         self.c.ctl("cancel", job)
         self.assertEqual(self.c.end(job)["state"], "CANCELED")

@@ -111,7 +111,7 @@ static ending lead_step(actor *a, job *k, qd_task *t, leading *g, qd_code *rc)
         g->child = true;
     }
     if (word == QD_LEAD_BROKEN ||
-        (g->child && qd_lead_size(g->l) > 1 && sim_faults() && sim_chance(sim.flaky ? 16000 : 300))) {
+        (g->child && qd_lead_size(g->l) > 1 && sim_faults() && sim_chance(sim.flaky ? 50000 : 300))) {
         g->child = false;
         return broken(k, g->l, word == QD_LEAD_BROKEN ? qd_lead_why(g->l) : "gang_broken", &g->class);
     }
