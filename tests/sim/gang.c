@@ -78,10 +78,7 @@ static ending broken(job *k, qd_lead *l, const char *why, Quantd__ErrorClass *cl
         *class = QUANTD__ERROR_CLASS__ERROR_JOB;
         return FAIL;
     }
-    if (qd_lead_again(l, why, NULL) != QD_OK) {
-        sim_total.gangs_given_up++;
-        return HAND_BACK;
-    }
+    if (qd_lead_again(l, why, NULL) != QD_OK) return HAND_BACK; /* too often */
     sim_total.gangs_again++;
     return WORK;
 }

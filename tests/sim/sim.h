@@ -126,7 +126,6 @@ extern bool sim_gangs; /* worlds with jobs for several workers */
     X(gangs_alone)     \
     X(gangs_broken)    \
     X(gangs_again)     \
-    X(gangs_given_up)  \
     X(yields)          \
     X(too_few)         \
     X(offers_moved)    \
