@@ -110,7 +110,8 @@ typedef struct qd_bus_state {
     bool connected;
     uint64_t connects;     /* how often, so far */
     uint64_t connected_ms; /* how long by now (monotonic); "nobody takes a lease in the first lease time" */
-    bool refused; /* the server said no to our credentials, twice: it is asked no more, the bus is to be opened anew */
+    bool closed; /* the server said no, to our credentials most likely: it is asked no more, the bus is to be opened
+                    anew */
     uint64_t malformed; /* messages and replies dropped because they were not what they should be */
 } qd_bus_state;
 

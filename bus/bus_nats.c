@@ -202,7 +202,7 @@ static void nats_state(qd_bus *b, qd_bus_state *ret)
     uint64_t since = atomic_load(&n->control.connected_at_ms), now = qd_mono_ns() / 1000000;
     *ret = (qd_bus_state){.connected = connected,
                           .connects = atomic_load(&n->control.connects),
-                          .refused = natsConnection_IsClosed(n->control.nc),
+                          .closed = natsConnection_IsClosed(n->control.nc),
                           .connected_ms = connected && now > since ? now - since : 0,
                           .malformed = atomic_load(&n->malformed)};
 }

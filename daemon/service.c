@@ -87,8 +87,9 @@ static qd_code provision(loop *l, qd_err *err)
     char warning[512] = "";
     qd_bus_state bus = {0};
     qd_bus_state_get(l->s->bus, &bus);
-    if (bus.refused) /* an end that is seen, and a start with the credentials of then, instead of silence */
-        return qd_fail(err, QD_E_REFUSED, "%.200s refuses our credentials", l->s->settings->nats.url);
+    if (bus.closed) /* an end that is seen, and a start with the credentials of then, instead of silence */
+        return qd_fail(err, QD_E_REFUSED, "%.200s refuses our credentials, or has ended the connection for good",
+                       l->s->settings->nats.url);
     if (l->provisioned || !bus.connected || now_ms() < l->provision_ms) return QD_OK;
     l->provision_ms = now_ms() + PROVISION_RETRY_MS;
     const qd_bus_nats_limits limits = {.replicas = (uint32_t)l->s->settings->nats.replicas};

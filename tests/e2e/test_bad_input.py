@@ -143,7 +143,7 @@ class BadInput(qd.Case):
 
     def test_no_weights(self):
         os.remove(self.file)
-        self.bad("model", "safetensors")
+        self.refused(qd.quantctl("quantize", self.model, "--template", "nvfp4-w4a16", "-o", self.out), 3, "model", "safetensors", out=self.out)
 
     def test_no_config(self):
         os.remove(os.path.join(self.model, "config.json"))
