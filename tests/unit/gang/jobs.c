@@ -297,7 +297,7 @@ void a_weight_that_is_no_number_is_the_jobs_error(void **state)
             use(b, templates[t], NULL, 0);
             run_gang(b, 3);
             assert_int_equal(b->code[0], QD_E_INPUT);
-            assert_non_null(strstr(b->err[0].msg, t == 0 ? "expected a finite weight, found NaN" : "finite"));
+            assert_non_null(strstr(b->err[0].msg, "expected a finite weight, found NaN"));
             for (uint32_t r = 1; r < 3; r++) assert_true(b->code[r] == QD_E_INPUT || b->code[r] == QD_E_GANG);
             assert_false(qd_path_exists(b->out));
             assert_false(qd_path_exists(b->staging));
