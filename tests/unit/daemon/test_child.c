@@ -26,6 +26,8 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/daemon/child_start.h"
+
 enum {
     HANG_MS = 30000
 };
@@ -161,32 +163,10 @@ static void begin(run *r, const char *what, const qd_child_limits *limits)
     (void)snprintf(r->out, sizeof r->out, "%s/out", r->dir);
     (void)snprintf(r->staging, sizeof r->staging, "%s/out.staging.1", r->dir);
     sm_write(r->model, -1);
-    qd_child_start *s = r->start = qd_child_start_new();
-    assert_non_null(s);
-    s->spec = qd_job_spec_new();
-    s->spec->lane = qd_job_lane_new();
-    s->epoch = 1;
-    s->threads = 2;
-    s->resume = true;
-    const struct {
-        char **field;
-        const char *value;
-    } texts[] = {{&s->job_id, what},
-                 {&s->staging_path, r->staging},
-                 {&s->device, "cpu"},
-                 {&s->template_dirs, QD_TEST_SOURCE_DIR "/deploy/templates"},
-                 {&s->spec->name, "n"},
-                 {&s->spec->tenant, "t"},
-                 {&s->spec->model_id, "m"},
-                 {&s->spec->template_id, "nvfp4-w4a16"},
-                 {&s->spec->source_path, r->model},
-                 {&s->spec->output_path, r->out},
-                 {&s->spec->lane->device_class, "cpu"},
-                 {&s->spec->lane->numerics_id, "any"}};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        assert_int_equal(qd_text_set(texts[i].field, texts[i].value, &err), QD_OK);
+    r->start = child_start_make(what, r->staging, r->model, r->out, 2);
+    r->start->resume = true;
     if (limits != NULL || what[0] != '\0') {
-        qd_code rc = qd_childproc_spawn(NULL, limits, s, &r->c, &err);
+        qd_code rc = qd_childproc_spawn(NULL, limits, r->start, &r->c, &err);
         if (rc != QD_OK) fail_msg("%s", err.msg);
     }
 }

@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/daemon/child_start.h"
+
 enum {
     N = 2,
     HANG_MS = 60000
@@ -60,33 +62,11 @@ static void spawn(rank *r)
 
 static void start(gang *g, uint32_t number)
 {
-    qd_err err = {0};
     rank *r = &g->ranks[number];
-    qd_child_start *s = qd_child_start_new();
+    qd_child_start *s = child_start_make("j", g->staging, g->model, g->out, 1);
     Quantd__ChildFrame f;
     quantd__child_frame__init(&f);
-    s->spec = qd_job_spec_new();
-    s->spec->lane = qd_job_lane_new();
     s->gang = qd_child_gang_new();
-    s->epoch = 1;
-    s->threads = 1;
-    const struct {
-        char **field;
-        const char *value;
-    } texts[] = {{&s->job_id, "j"},
-                 {&s->staging_path, g->staging},
-                 {&s->device, "cpu"},
-                 {&s->template_dirs, QD_TEST_SOURCE_DIR "/deploy/templates"},
-                 {&s->spec->name, "n"},
-                 {&s->spec->tenant, "t"},
-                 {&s->spec->model_id, "m"},
-                 {&s->spec->template_id, "nvfp4-w4a16"},
-                 {&s->spec->source_path, g->model},
-                 {&s->spec->output_path, g->out},
-                 {&s->spec->lane->device_class, "cpu"},
-                 {&s->spec->lane->numerics_id, "any"}};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        assert_int_equal(qd_text_set(texts[i].field, texts[i].value, &err), QD_OK);
     s->gang->rank = number;
     s->gang->size = N;
     s->gang->wait_ms = 30000;
