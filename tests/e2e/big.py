@@ -10,6 +10,7 @@ import st
 LAYERS, HIDDEN, FFN = 12, 1024, 4096
 QUIET = ("--threads", "1", "--memory", str(96 << 20))  # slow and many steps
 _made = []
+_whole = {}
 
 
 def model():
@@ -21,6 +22,18 @@ def model():
         _made.append(st.make_dir(os.path.join(base, "model"), st.llama(LAYERS, HIDDEN, FFN, 1024, 256), cfg, shards=3,
                                  side={"tokenizer.json": b"{}"}))
     return _made[0]
+
+
+def whole(*settings):
+    """The output of an undisturbed run with these settings: made once, removed at the end."""
+    if settings not in _whole:
+        base = tempfile.mkdtemp(prefix="e2e-whole-", dir=qd.WORK)
+        atexit.register(shutil.rmtree, base, ignore_errors=True)
+        out = os.path.join(base, "whole")
+        r = qd.quantctl("quantize", model(), "--template", qd.TEMPLATE, "-o", out, *settings)
+        assert r.rc == 0, str(r)
+        _whole[settings] = out
+    return _whole[settings]
 
 
 def args(out, *more):

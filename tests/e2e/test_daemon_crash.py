@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """Whatever dies, the job ends, with the bytes of an undisturbed run, and nothing is left behind."""
-import atexit
 import os
 import re
-import shutil
 import signal
 import struct
-import tempfile
 import time
 
 import big
@@ -15,18 +12,10 @@ import qd
 import st
 
 SETTINGS = ("--set", "block_scale=mse")
-_expected = []
 
 
 def expected():
-    if not _expected:
-        base = tempfile.mkdtemp(prefix="e2e-whole-", dir=qd.WORK)
-        atexit.register(shutil.rmtree, base, ignore_errors=True)
-        out = os.path.join(base, "whole")
-        r = qd.quantctl("quantize", big.model(), "--template", qd.TEMPLATE, "-o", out, *SETTINGS)
-        assert r.rc == 0, str(r)
-        _expected.append(out)
-    return _expected[0]
+    return big.whole(*SETTINGS)
 
 
 class Crash(cluster.Case):

@@ -1,10 +1,7 @@
 #!/usr/bin/env python3
 """One job on several workers, through a real server: the bytes of a run on one, whatever becomes of a rank."""
-import atexit
 import os
-import shutil
 import signal
-import tempfile
 import time
 
 import big
@@ -12,18 +9,10 @@ import cluster
 import qd
 
 SETTINGS = ("--set", "block_scale=mse")
-_expected = []
 
 
 def expected():
-    if not _expected:
-        base = tempfile.mkdtemp(prefix="e2e-whole-", dir=qd.WORK)
-        atexit.register(shutil.rmtree, base, ignore_errors=True)
-        out = os.path.join(base, "whole")
-        r = qd.quantctl("quantize", big.model(), "--template", qd.TEMPLATE, "-o", out, *SETTINGS)
-        assert r.rc == 0, str(r)
-        _expected.append(out)
-    return _expected[0]
+    return big.whole(*SETTINGS)
 
 
 class Gang(cluster.Case):
