@@ -127,6 +127,12 @@ static void split_experts(const qd_model_index *x, qd_layer *l)
     }
 }
 
+/* Small matrices whose results choose experts, or how much of a state stays. */
+static bool decides(qd_slot s)
+{
+    return s == QD_ROUTER || s == QD_SHARED_SCALE || s == QD_DELTA_B || s == QD_DELTA_A || s == QD_DELTA_BA;
+}
+
 static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, const qd_watch *watch, block *b, qd_err *err)
 {
     const qd_layer_index *at = &x->layers[l->number];
@@ -135,6 +141,7 @@ static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, const 
         qd_weight bias = {0};
         if (at->weight[s] == QD_NO_TENSOR) continue;
         QD_TRY(add(x, at->weight[s], is_vector((qd_slot)s), l->ops, bf16, watch, b, &l->w[s], err));
+        l->w[s].exact = decides((qd_slot)s);
         if (at->bias[s] == QD_NO_TENSOR) continue;
         QD_TRY(add(x, at->bias[s], true, l->ops, bf16, watch, b, &bias, err));
         l->w[s].bias = bias.data;

@@ -121,7 +121,7 @@ static qd_code pack(qd_weight *w, uint64_t per, qd_err *err)
 {
     if (per != 1 && w->k % (B * per) != 0) per = 1;
     uint64_t n_blocks = w->k / (B * per), panel = n_blocks * qd_int8_part(per);
-    if (w->n == 0 || w->k == 0 || w->k % B != 0) return QD_OK; /* host_linear.c does it */
+    if (w->exact || w->n == 0 || w->k == 0 || w->k % B != 0) return QD_OK; /* host_linear.c does it */
     packed *p = qd_calloc(1, sizeof *p);
     float *row = qd_malloc(w->k * sizeof *row);
     if (p != NULL) {

@@ -37,6 +37,7 @@ typedef struct qd_weight {
     const float *bias;       /* NULL for none */
     void *packed;            /* the device's own form, made by weight_pack; NULL where it needs none */
     const void *device_data; /* data in the device's memory, set by weight_pack; NULL: data is there */
+    bool exact;              /* its results decide (experts, decays): operands are not rounded to fewer bits */
 } qd_weight;
 
 typedef enum qd_norm_kind {

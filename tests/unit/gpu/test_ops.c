@@ -1,78 +1,5 @@
 /* test_ops.c -- each operation of a forward pass against a plain computation in double, one element at a time. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "base/fault.h"
-#include "gpu/num.h"
-#include "gpu/ops.h"
-
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-typedef struct fix {
-    qd_lane lane;
-    qd_err err;
-    uint64_t seed;
-} fix;
-
-static int setup(void **state)
-{
-    fix *f = calloc(1, sizeof *f);
-    if (f == NULL) return 1;
-    f->lane.ops = qd_ops_host("cpu");
-    f->seed = 88172645463325252u;
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fix *f = *state;
-    qd_scratch_done(&f->lane.scratch);
-    free(f);
-    return 0;
-}
-
-/* Uniform in -1 .. 1. */
-static float next(fix *f)
-{
-    f->seed ^= f->seed << 13;
-    f->seed ^= f->seed >> 7;
-    f->seed ^= f->seed << 17;
-    return (float)(int32_t)(uint32_t)(f->seed >> 32) * 0x1p-31f;
-}
-
-static float *some(fix *f, uint64_t n)
-{
-    float *p = malloc((n + 1) * sizeof *p);
-    assert_non_null(p);
-    for (uint64_t i = 0; i < n; i++) p[i] = next(f);
-    return p;
-}
-
-static float rounded(float x)
-{
-    return qd_bf16_to_f32(qd_bf16_from_f32(x));
-}
-
-static float *some_rounded(fix *f, uint64_t n)
-{
-    float *p = some(f, n);
-    for (uint64_t i = 0; i < n; i++) p[i] = rounded(p[i]);
-    return p;
-}
-
-static void near(double found, double expected, double bound, const char *what, uint64_t i)
-{
-    if (!(fabs(found - expected) <= bound))
-        fail_msg("%s[%zu]: expected %.9g, found %.9g", what, (size_t)i, expected, found);
-}
+#include "tests/unit/gpu/ops_rig.h"
 
 static void linear_case(fix *f, const char *device, qd_dtype dtype, uint64_t m, uint64_t n, uint64_t k, bool biased)
 {
@@ -117,86 +44,6 @@ static void a_linear_is_the_product_plus_the_bias(void **state)
             linear_case(f, device, QD_BF16, 40, 1100, 33, true);  /* two blocks of rows */
             linear_case(f, device, QD_BF16, 530, 17, 130, false); /* two pieces of x */
         }
-    }
-}
-
-/* A block of n as integers of -120 .. 120 and a scale, as host_int8.c says. */
-static float integers(const float *x, int n, int *q)
-{
-    float most = 0;
-    for (int i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
-    for (int i = 0; i < n; i++) q[i] = most < 1e-30f ? 0 : (int)rintf(x[i] * (120.0f / most));
-    return most < 1e-30f ? 0.0f : most * (1.0f / 120.0f);
-}
-
-static void int8_case(fix *f, const char *device, uint64_t m, uint64_t n, uint64_t k, bool biased)
-{
-    uint64_t per = strcmp(device, "cpu-int8-coarse") == 0 && k % 64 == 0 ? 64 : 16;
-    uint64_t ldx = k + 3, ldy = n + 5;
-    float *x = some(f, m * ldx), *w = some(f, n * k), *bias = some(f, n), *y = some(f, m * ldy);
-    float *before = malloc(m * ldy * sizeof *y);
-    assert_non_null(before);
-    for (uint64_t i = 0; i < 16 && i < n * k; i++) w[i] = 0; /* a block of nothing */
-    memcpy(before, y, m * ldy * sizeof *y);
-    qd_weight wt = {.dtype = QD_F32, .n = n, .k = k, .data = w, .bias = biased ? bias : NULL};
-    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
-    assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
-    for (uint64_t i = 0; i < m; i++)
-        for (uint64_t j = 0; j < ldy; j++) {
-            float s = 0;
-            for (uint64_t b = 0; j < n && b < k; b += per) {
-                int p[64], q[64], dot = 0;
-                float a = integers(x + i * ldx + b, (int)per, p), c = integers(w + j * k + b, (int)per, q);
-                for (uint64_t e = 0; e < per; e++) dot += p[e] * q[e];
-                s = fmaf((float)dot, c * a, s);
-            }
-            if (j < n && biased) s += bias[j];
-            if (f->lane.bf16) s = j < n ? rounded(s) : s;
-            assert_true(y[i * ldy + j] == (j < n ? s : before[i * ldy + j]));
-        }
-    f->lane.ops->weight_unpack(&wt);
-    assert_null(wt.packed);
-    free(x), free(w), free(bias), free(y), free(before);
-}
-
-static void integer_products_are_exact_in_their_blocks(void **state)
-{
-    static const char *const devices[] = {"cpu-int8", "cpu-int8-coarse"};
-    fix *f = *state;
-    for (int bf16 = 0; bf16 < 2; bf16++)
-        for (int d = 0; d < 2; d++) {
-            f->lane.bf16 = bf16 != 0;
-            f->lane.ops = qd_ops_host(devices[d]);
-            if (f->lane.ops == NULL) skip();
-            int8_case(f, devices[d], 1, 1, 16, false);
-            int8_case(f, devices[d], 7, 50, 96, true);
-            int8_case(f, devices[d], 131, 97, 64, false); /* two stripes of x, rows left over, three panels of w */
-            int8_case(f, devices[d], 5, 48, 1536, true);  /* pieces of w that the cache holds */
-        }
-}
-
-/* Every E2M1 value under a scale comes out as it went in. */
-static void integer_products_hold_nvfp4_values(void **state)
-{
-    static const float e2m1[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-    fix *f = *state;
-    float x[32], w[32], y = 0;
-    double sum = 0;
-    f->lane.ops = qd_ops_host("cpu-int8");
-    if (f->lane.ops == NULL) skip();
-    for (int n = 0; n < 2000; n++) {
-        sum = 0;
-        for (int i = 0; i < 32; i++) {
-            float a = qd_e4m3_to_f32((uint8_t)(1 + (n * 7 + i / 16) % 126));
-            x[i] = e2m1[(int)(fabsf(next(f)) * 7.999f)] * a * (next(f) < 0 ? -1.0f : 1.0f);
-            w[i] = e2m1[(int)(fabsf(next(f)) * 7.999f)] * 0.25f;
-            sum += (double)x[i] * (double)w[i];
-        }
-        qd_weight wt = {.dtype = QD_F32, .n = 1, .k = 32, .data = w};
-        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
-        assert_int_equal(f->lane.ops->linear(&f->lane, x, 1, 32, &wt, &y, 1, &f->err), QD_OK);
-        near((double)y, sum, 1e-6 * (fabs(sum) + 448 * 6), "product", (uint64_t)n);
-        f->lane.ops->weight_unpack(&wt);
     }
 }
 
@@ -573,8 +420,6 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(a_linear_is_the_product_plus_the_bias),
-        T(integer_products_are_exact_in_their_blocks),
-        T(integer_products_hold_nvfp4_values),
         T(outer_products_are_summed),
         T(the_same_linear_twice_gives_the_same_bytes),
         T(attention_sees_what_is_before_a_token_and_in_its_window),
