@@ -14,6 +14,11 @@ uint64_t qd_mono_ns(void)
     return read_ns(CLOCK_MONOTONIC);
 }
 
+uint64_t qd_mono_ms(void)
+{
+    return qd_mono_ns() / 1000000u;
+}
+
 uint64_t qd_unix_ms(void)
 {
     return read_ns(CLOCK_REALTIME) / 1000000u;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 uint64_t qd_mono_ns(void); /* monotonic */
+uint64_t qd_mono_ms(void); /* the same clock */
 uint64_t qd_unix_ms(void); /* UTC */
 uint64_t qd_cpu_ns(void);  /* CPU time of this process */
 

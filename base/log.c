@@ -31,7 +31,7 @@ void qd_log_set(qd_log *l, qd_log_level level, uint32_t lines_per_s)
 void qd_log_begin(qd_log *l, int fd, qd_log_level level, uint32_t lines_per_s)
 {
     const char *journal = getenv("JOURNAL_STREAM");
-    *l = (qd_log){.fd = fd, .prefix = journal != NULL && journal[0] != '\0', .refilled_ms = qd_mono_ns() / 1000000};
+    *l = (qd_log){.fd = fd, .prefix = journal != NULL && journal[0] != '\0', .refilled_ms = qd_mono_ms()};
     qd_log_set(l, level, lines_per_s);
 }
 
@@ -54,7 +54,7 @@ void qd_log_field(qd_log *l, const char *key, const char *value)
 static bool may_write(qd_log *l)
 {
     if (l->lines_per_s == 0) return true;
-    uint64_t now = qd_mono_ns() / 1000000, most = (uint64_t)l->lines_per_s * BURST_S * 1000;
+    uint64_t now = qd_mono_ms(), most = (uint64_t)l->lines_per_s * BURST_S * 1000;
     uint64_t passed = now - l->refilled_ms;
     l->tokens_milli = passed > UINT64_C(1000) * BURST_S || l->tokens_milli + passed * l->lines_per_s > most
                           ? most

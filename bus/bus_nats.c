@@ -27,7 +27,7 @@ static void on_reconnected(natsConnection *nc, void *closure)
 {
     (void)nc;
     qd_nats_link *l = closure;
-    atomic_store(&l->connected_at_ms, qd_mono_ns() / 1000000);
+    atomic_store(&l->connected_at_ms, qd_mono_ms());
     (void)atomic_fetch_add(&l->connects, 1);
     atomic_store(&l->connected, true);
 }
@@ -199,7 +199,7 @@ static void nats_state(qd_bus *b, qd_bus_state *ret)
 {
     qd_nats *n = qd_nats_of(b);
     bool connected = atomic_load(&n->control.connected);
-    uint64_t since = atomic_load(&n->control.connected_at_ms), now = qd_mono_ns() / 1000000;
+    uint64_t since = atomic_load(&n->control.connected_at_ms), now = qd_mono_ms();
     *ret = (qd_bus_state){.connected = connected,
                           .connects = atomic_load(&n->control.connects),
                           .closed = natsConnection_IsClosed(n->control.nc),

@@ -51,7 +51,7 @@ qd_code qd_remote_open(const qd_remote_args *a, qd_remote *ret, qd_err *err)
                                     .ca_file = or_env(a->ca, "QD_NATS_CA", NULL)};
     QD_TRY(qd_id_check(r.tenant, "--tenant", err));
     QD_TRY(qd_bus_nats_open(&cfg, &r.bus, err));
-    for (uint64_t end = qd_mono_ns() / 1000000 + CONNECT_MS;;) {
+    for (uint64_t end = qd_mono_ms() + CONNECT_MS;;) {
         qd_bus_state_get(r.bus, &state);
         if (state.connected) break;
         if (state.closed && ++n_closed == CLOSED_MAX) {
@@ -63,7 +63,7 @@ qd_code qd_remote_open(const qd_remote_args *a, qd_remote *ret, qd_err *err)
             r.bus = NULL;
             QD_TRY(qd_bus_nats_open(&cfg, &r.bus, err));
         }
-        if (qd_mono_ns() / 1000000 > end) {
+        if (qd_mono_ms() > end) {
             rc = qd_fail(err, QD_E_AWAY, "no answer from %s: is nats-server running there? --server or $QD_NATS_URL",
                          url);
             goto out;

@@ -42,11 +42,6 @@ typedef struct follow {
     qd_buf out;
 } follow;
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 static void done(follow *f)
 {
     qd_bus_feed_close(f->r->bus, f->records);
@@ -184,11 +179,11 @@ static qd_code pump_events(follow *f, qd_err *err)
 static bool is_over(follow *f, bool only_now)
 {
     bool ended = f->deleted || qd_job_state_terminal(f->rec->state);
-    if (ended && f->ended_ms == 0) f->ended_ms = now_ms();
+    if (ended && f->ended_ms == 0) f->ended_ms = qd_mono_ms();
     if (f->deleted || (only_now && f->synced)) return true;
     if (!ended) return false;
-    if (now_ms() > f->ended_ms + LAST_WORDS_MAX_MS) return true;
-    return f->synced && (f->last || now_ms() > f->ended_ms + LAST_WORDS_MS);
+    if (qd_mono_ms() > f->ended_ms + LAST_WORDS_MAX_MS) return true;
+    return f->synced && (f->last || qd_mono_ms() > f->ended_ms + LAST_WORDS_MS);
 }
 
 /* Until the job has ended (only_now: until all that is there was told), or a signal comes: QD_E_CANCELED. */
@@ -198,9 +193,9 @@ static qd_code go(follow *f, bool only_now, qd_cancel *cancel, qd_err *err)
         if (qd_cancel_asked(cancel)) return qd_fail(err, QD_E_CANCELED, "stopped watching");
         qd_code rc = pump_records(f, err);
         if (rc == QD_OK) rc = pump_events(f, err);
-        if (rc == QD_OK && now_ms() - f->looked_ms >= LOOK_AGAIN_MS) {
+        if (rc == QD_OK && qd_mono_ms() - f->looked_ms >= LOOK_AGAIN_MS) {
             rc = look_again(f, err);
-            f->looked_ms = now_ms();
+            f->looked_ms = qd_mono_ms();
         }
         if (rc == QD_E_AWAY && !f->away) (void)fprintf(stderr, "quantctl: the bus is away; waiting for it\n");
         f->away = rc == QD_E_AWAY;

@@ -155,7 +155,7 @@ void qd_child_link_log(qd_child_link *l, Quantd__LogLevel level, const char *tex
     line->level = level;
     line->text = memcpy(g->text + g->bytes, clean, bytes);
     g->bytes += bytes;
-    if (++g->n == 1) g->since_ms = qd_mono_ns() / 1000000;
+    if (++g->n == 1) g->since_ms = qd_mono_ms();
     bool first = g->n == 1;
     unlock(l);
     if (first) wake(l);
@@ -212,7 +212,7 @@ static bool take(qd_child_link *l)
         if (f == NULL) return true;
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_ALLOW) l->allowed = f->allow;
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_ALIVE_MS)
-            l->alive_until_ms = f->alive_ms == 0 ? 0 : qd_mono_ns() / 1000000 + f->alive_ms;
+            l->alive_until_ms = f->alive_ms == 0 ? 0 : qd_mono_ms() + f->alive_ms;
         if (f->body_case == QUANTD__CHILD_FRAME__BODY_STOP) {
             l->stop = f->stop->kind;
             (void)snprintf(l->stop_reason, sizeof l->stop_reason, "%s", f->stop->reason);
@@ -232,7 +232,7 @@ static void link_run(void *arg, unsigned worker)
     (void)worker;
     for (;;) {
         lock(l);
-        uint64_t now = qd_mono_ns() / 1000000;
+        uint64_t now = qd_mono_ms();
         if (now >= next_ms) {
             put_tick(l);
             next_ms = now + TICK_MS;
@@ -249,7 +249,7 @@ static void link_run(void *arg, unsigned worker)
         if (over) return;
         struct pollfd fds[] = {{.fd = l->frames.fd, .events = (short)(POLLIN | (waiting ? POLLOUT : 0))},
                                {.fd = l->wake_fd, .events = POLLIN}};
-        now = qd_mono_ns() / 1000000;
+        now = qd_mono_ms();
         uint64_t at = lines && !waiting ? qd_min_u64(next_ms, due_ms) : next_ms;
         int n = poll(fds, 2, at > now ? (int)(at - now) : 0);
         uint64_t count;

@@ -41,11 +41,6 @@ struct qd_childproc {
     bool ended, broken, exited;
 };
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 /* What the child may know: no credentials, no sockets of ours, nothing that loads code by name but the library path. */
 static size_t harmless_env(char **ret)
 {
@@ -141,7 +136,7 @@ qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, c
         goto out;
     }
     c->pid_fd = pidfd_open(c->pid, 0);
-    c->heard_ms = c->advanced_ms = c->looked_ms = now_ms();
+    c->heard_ms = c->advanced_ms = c->looked_ms = qd_mono_ms();
     *ret = c;
     c = NULL;
 out:
@@ -289,7 +284,7 @@ static void take_tick(qd_childproc *c, Quantd__ChildTick *tick)
 
 static qd_child_event take(qd_childproc *c)
 {
-    c->heard_ms = now_ms();
+    c->heard_ms = qd_mono_ms();
     switch (c->frame->body_case) {
     case QUANTD__CHILD_FRAME__BODY_TICK:
         take_tick(c, c->frame->tick);
@@ -313,7 +308,7 @@ static qd_child_event take(qd_childproc *c)
 
 qd_child_event qd_childproc_next(qd_childproc *c, const qd_child_frame **ret_frame)
 {
-    uint64_t now = now_ms();
+    uint64_t now = qd_mono_ms();
     qd_msg_free(c->frame);
     c->frame = NULL;
     *ret_frame = NULL;
@@ -389,7 +384,7 @@ void qd_childproc_stop(qd_childproc *c, Quantd__StopKind kind, const char *reaso
     f.version = QD_WIRE_VERSION;
     f.body_case = QUANTD__CHILD_FRAME__BODY_STOP;
     f.stop = &stop;
-    uint64_t at = now_ms() + (kill_ms != 0 ? kill_ms : c->limits.kill_ms);
+    uint64_t at = qd_mono_ms() + (kill_ms != 0 ? kill_ms : c->limits.kill_ms);
     if (c->kill_at_ms == 0 || at < c->kill_at_ms) c->kill_at_ms = at;
     put(c, &f);
 }

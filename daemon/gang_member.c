@@ -40,7 +40,7 @@ static void start_child(qd_worker *w)
     if (rc == QD_OK) rc = qd_run_spawn(w, qd_follow_record(m->follow), gang, &m->child, &err);
     qd_msg_free(gang);
     m->exited = m->stopping = false;
-    m->began_ms = qd_worker_now_ms();
+    m->began_ms = qd_mono_ms();
     m->alive_ms = 0;
     if (rc == QD_OK) {
         qd_log_say(w->log, QD_LOG_INFO, "rank %u of %u of job %s", (unsigned)qd_follow_rank(m->follow),
@@ -105,7 +105,7 @@ static void tell_end(qd_worker *w)
 {
     qd_member_run *m = &w->member;
     const qd_child_result *res = qd_childproc_result_of(m->child);
-    uint64_t device_ms = qd_worker_now_ms() - m->began_ms;
+    uint64_t device_ms = qd_mono_ms() - m->began_ms;
     const qd_job_error *error = res->ok || m->stopping ? NULL : res->error;
     if (error != NULL) qd_log_say(w->log, QD_LOG_WARN, "its part has failed: %s", error->message);
     qd_follow_tell(m->follow, res->ok ? QUANTD__MEMBER_STATE__MEMBER_DONE : QUANTD__MEMBER_STATE__MEMBER_LEFT, error,
@@ -138,7 +138,7 @@ void qd_member_step(qd_worker *w)
     if (m->follow == NULL) return;
     pump_child(w);
     if (m->child != NULL && m->exited) tell_end(w);
-    uint64_t now = qd_worker_now_ms();
+    uint64_t now = qd_mono_ms();
     if (now >= m->step_ms && qd_worker_up(w)) {
         m->step_ms = now + HEAR_MS;
         qd_code rc = qd_worker_asked(w, qd_follow_step(m->follow, &word, &err));

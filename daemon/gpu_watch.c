@@ -25,11 +25,6 @@ struct qd_gpu_watch {
     bool closing;
 };
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 static bool closing(qd_gpu_watch *w)
 {
     (void)pthread_mutex_lock(&w->lock);
@@ -44,12 +39,12 @@ static void *watch(void *arg)
     while (!closing(w)) {
         qd_gpu_health h = {0};
         qd_nvml_read(w->nvml, &h);
-        uint64_t now = now_ms(), next = now + w->every_ms;
+        uint64_t now = qd_mono_ms(), next = now + w->every_ms;
         (void)pthread_mutex_lock(&w->lock);
         w->health = h;
         w->read_ms = now;
         (void)pthread_mutex_unlock(&w->lock);
-        for (bool event = false; !event && now < next && !closing(w); now = now_ms())
+        for (bool event = false; !event && now < next && !closing(w); now = qd_mono_ms())
             event = qd_nvml_wait(w->nvml, (unsigned)qd_min_u64(SLICE_MS, next - now));
     }
     return NULL;
@@ -79,7 +74,7 @@ qd_code qd_gpu_watch_open(const char *library, unsigned index, uint64_t every_ms
     if (w == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory to watch the GPU");
     (void)pthread_mutex_init(&w->lock, NULL);
     w->every_ms = every_ms;
-    w->read_ms = now_ms();
+    w->read_ms = qd_mono_ms();
     QD_TRY(qd_nvml_open(library, index, &w->nvml, err));
     QD_TRY(start(w, err));
     *ret = w;
@@ -93,7 +88,7 @@ void qd_gpu_watch_get(qd_gpu_watch *w, qd_gpu_health *ret, uint64_t *ret_age_ms)
 {
     (void)pthread_mutex_lock(&w->lock);
     *ret = w->health;
-    uint64_t at = w->read_ms, now = now_ms();
+    uint64_t at = w->read_ms, now = qd_mono_ms();
     (void)pthread_mutex_unlock(&w->lock);
     *ret_age_ms = now > at ? now - at : 0;
 }

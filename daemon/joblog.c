@@ -9,11 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 static Quantd__LogLine **slot(const qd_joblog *l, size_t i)
 {
     return &l->lines[(l->first + i) % QD_JOBLOG_WAITING_MAX];
@@ -77,7 +72,7 @@ static bool put_line(qd_joblog *l, Quantd__LogLine *line)
         qd_msg_free(line);
         return false;
     }
-    if (l->n == 0) l->oldest_ms = now_ms();
+    if (l->n == 0) l->oldest_ms = qd_mono_ms();
     *slot(l, l->n++) = line;
     return true;
 }
@@ -146,13 +141,13 @@ qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all,
             if (n > 0 && bytes > QD_JOBLOG_BATCH_BYTES && l->in_batch == 0) break;
         }
         bool full = n < l->n || n == QD_JOBLOG_BATCH_LINES;
-        if (!all && !full && now_ms() < qd_joblog_due_ms(l)) return QD_OK;
+        if (!all && !full && qd_mono_ms() < qd_joblog_due_ms(l)) return QD_OK;
         l->in_batch = n;
         qd_code rc = qd_task_log(t, batch, n, p, err);
         if (rc == QD_E_AWAY) return rc;
         drop_first(l, n); /* sent, or never to be taken */
         l->in_batch = 0;
-        l->oldest_ms = now_ms();
+        l->oldest_ms = qd_mono_ms();
         if (rc != QD_OK) return rc;
     }
     return QD_OK;

@@ -35,7 +35,7 @@ void qd_run_begin(qd_worker *w, qd_task *task)
 {
     qd_err err = {0};
     const qd_job_record *rec = qd_task_record(task);
-    uint64_t now = qd_worker_now_ms();
+    uint64_t now = qd_mono_ms();
     w->run = (qd_job_run){.task = task, .began_ms = now, .renew_ms = now, .progress_ms = now + PROGRESS_MS};
     qd_joblog_begin(&w->run.log, w->settings->log_bytes_max);
     qd_log_field(w->log, "job", rec->id);
@@ -61,7 +61,7 @@ void qd_run_stop(qd_worker *w, qd_stop_cause cause, const char *why)
     r->exited = r->exited || r->child == NULL; /* it waits for others: nothing is to be stopped */
     if (r->exited) return;
     uint64_t kill_ms = again ? SHORT_KILL_MS : w->settings->cancel_ms;
-    r->patience_ms = cause == QD_STOP_DRAIN && !again ? qd_worker_now_ms() + w->settings->drain_ms : 0;
+    r->patience_ms = cause == QD_STOP_DRAIN && !again ? qd_mono_ms() + w->settings->drain_ms : 0;
     if (r->patience_ms != 0) kill_ms += w->settings->drain_ms;
     qd_childproc_stop(r->child, kinds[cause], why, kill_ms);
 }
@@ -243,7 +243,7 @@ static qd_code write_end(qd_worker *w, const qd_child_result *res, const qd_job_
     qd_job_run *r = &w->run;
     bool dead = false;
     qd_code rc = QD_OK;
-    uint64_t device_ms = qd_worker_now_ms() - r->began_ms + qd_lead_device_ms(r->lead);
+    uint64_t device_ms = qd_mono_ms() - r->began_ms + qd_lead_device_ms(r->lead);
     if (r->stop == QD_STOP_FENCED) {
         *ret_what = "let go: it is another worker's";
     } else if (res != NULL && res->ok) {
@@ -311,7 +311,7 @@ void qd_run_step(qd_worker *w)
     qd_job_run *r = &w->run;
     if (r->task == NULL) return;
     pump_child(w);
-    uint64_t now = qd_worker_now_ms();
+    uint64_t now = qd_mono_ms();
     renew(w, now);
     follow_record(w, now);
     answer(w, now);

@@ -28,11 +28,6 @@ typedef struct loop {
     char status[STATUS_BYTES];
 } loop;
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *arg)
 {
     loop *l = arg;
@@ -90,8 +85,8 @@ static qd_code provision(loop *l, qd_err *err)
     if (bus.closed) /* an end that is seen, and a start with the credentials of then, instead of silence */
         return qd_fail(err, QD_E_REFUSED, "%.200s refuses our credentials, or has ended the connection for good",
                        l->s->settings->nats.url);
-    if (l->provisioned || !bus.connected || now_ms() < l->provision_ms) return QD_OK;
-    l->provision_ms = now_ms() + PROVISION_RETRY_MS;
+    if (l->provisioned || !bus.connected || qd_mono_ms() < l->provision_ms) return QD_OK;
+    l->provision_ms = qd_mono_ms() + PROVISION_RETRY_MS;
     const qd_bus_nats_limits limits = {.replicas = (uint32_t)l->s->settings->nats.replicas};
     qd_code rc = qd_bus_nats_provision(l->s->bus, &limits, warning, sizeof warning, err);
     if (rc == QD_E_AWAY) {
@@ -126,7 +121,7 @@ static int wait_once(loop *l, uint64_t until_ms)
     int fds[QD_WORKER_FDS], r = 0;
     sd_event_source *sources[QD_WORKER_FDS] = {0};
     size_t n = qd_worker_fds(l->s->worker, fds);
-    uint64_t now = now_ms();
+    uint64_t now = qd_mono_ms();
     /* New ones each time: a file that was closed meanwhile may have left its number to another. */
     for (size_t i = 0; i < n && r >= 0; i++) r = sd_event_add_io(l->event, &sources[i], fds[i], EPOLLIN, on_io, l);
     if (r >= 0) r = sd_event_run(l->event, until_ms > now ? (until_ms - now) * 1000 : 0);
@@ -138,13 +133,13 @@ static qd_code run(loop *l, qd_err *err)
 {
     qd_service *s = l->s;
     while (!qd_worker_over(s->worker)) {
-        uint64_t now = now_ms(), next = now + PROVISION_RETRY_MS;
+        uint64_t now = qd_mono_ms(), next = now + PROVISION_RETRY_MS;
         if (l->reload) reload(l);
         if (l->term) drain(l);
         qd_code rc = provision(l, err);
         if (rc != QD_OK) return rc;
         if (l->provisioned || l->terms > 0) qd_worker_step(s->worker, &next);
-        now = now_ms();
+        now = qd_mono_ms();
         tell_manager(l, now);
         next = qd_min_u64(next, l->status_ms);
         if (l->watchdog_every_ms != 0) next = qd_min_u64(next, qd_max_u64(l->watchdog_ms, now + 50));

@@ -311,7 +311,7 @@ void qd_worker_step(qd_worker *w, uint64_t *ret_next_ms)
     tell_bus(w, bus.connected);
     qd_run_step(w);
     qd_member_step(w);
-    uint64_t now = qd_worker_now_ms();
+    uint64_t now = qd_mono_ms();
     if (qd_worker_up(w)) duties(w, now);
     look_at_gpu(w);
     tell_tired(w);
@@ -347,7 +347,7 @@ size_t qd_worker_fds(qd_worker *w, int ret[QD_WORKER_FDS])
 void qd_worker_drain(qd_worker *w, const char *why)
 {
     if (!w->draining) {
-        w->drained_ms = qd_worker_now_ms();
+        w->drained_ms = qd_mono_ms();
         (void)snprintf(w->why, sizeof w->why, "%s", why);
         qd_log_say(w->log, QD_LOG_INFO, "drains: %s", why);
     }
@@ -365,7 +365,7 @@ bool qd_worker_over(const qd_worker *w)
 bool qd_worker_healthy(const qd_worker *w)
 {
     if (w->run.child == NULL || w->run.exited) return true;
-    return qd_worker_now_ms() < qd_childproc_last_tick_ms(w->run.child) + 2 * w->settings->silent_ms;
+    return qd_mono_ms() < qd_childproc_last_tick_ms(w->run.child) + 2 * w->settings->silent_ms;
 }
 
 void qd_worker_status(const qd_worker *w, char *ret, size_t room)

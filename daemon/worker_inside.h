@@ -78,20 +78,15 @@ struct qd_worker {
     size_t queuing_seen;
 };
 
-static inline uint64_t qd_worker_now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 /* Whether the bus is to be asked anything now. */
 static inline bool qd_worker_up(const qd_worker *w)
 {
-    return w->was_up && qd_worker_now_ms() >= w->away_until_ms;
+    return w->was_up && qd_mono_ms() >= w->away_until_ms;
 }
 /* Takes note of what a call of the bus came to, and returns it. */
 static inline qd_code qd_worker_asked(qd_worker *w, qd_code rc)
 {
-    if (rc == QD_E_AWAY) w->away_until_ms = qd_worker_now_ms() + QD_AWAY_PAUSE_MS;
+    if (rc == QD_E_AWAY) w->away_until_ms = qd_mono_ms() + QD_AWAY_PAUSE_MS;
     return rc;
 }
 

@@ -30,7 +30,7 @@ static qd_code access_key(void *ctx, const char *id, qd_caller *ret, char ret_se
 
 static qd_code admit(void *ctx, const qd_caller *c, uint64_t *ret_wait_ms, qd_err *err)
 {
-    return qd_keys_admit(of(ctx)->keys, c->tenant, qd_mono_ns() / 1000000, ret_wait_ms, err);
+    return qd_keys_admit(of(ctx)->keys, c->tenant, qd_mono_ms(), ret_wait_ms, err);
 }
 
 static qd_code job_create(void *ctx, const qd_ask *a, const qd_new_job *n, qd_job_record **ret, qd_err *err)

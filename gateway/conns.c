@@ -20,7 +20,7 @@ struct qd_conns {
 
 uint64_t qd_gateway_ms(void)
 {
-    return qd_mono_ns() / 1000000;
+    return qd_mono_ms();
 }
 
 void qd_addr_text(const struct sockaddr *addr, char ret[INET6_ADDRSTRLEN])

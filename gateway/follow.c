@@ -200,7 +200,7 @@ static void mend_index(qd_follow *f)
 
 static void clean(qd_follow *f)
 {
-    uint64_t now = qd_mono_ns() / 1000000;
+    uint64_t now = qd_mono_ms();
     qd_desk desk = {.b = f->b, .bus = f->bus};
     qd_err err = {0};
     if (f->clean_ms != 0 && now < f->clean_ms) return;
@@ -215,7 +215,7 @@ static void clean(qd_follow *f)
 
 static qd_code count_workers(qd_follow *f, qd_err *err)
 {
-    uint64_t now = qd_mono_ns() / 1000000;
+    uint64_t now = qd_mono_ms();
     if (now < f->fleet_ms) return QD_OK;
     f->fleet_ms = now + FLEET_MS;
     return qd_fleet_refresh(f->b->fleet, f->bus, now, err);

@@ -24,11 +24,6 @@ struct qd_index {
     qd_buf buf;
 };
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 static const char *field(const qd_job_spec *s, const char *name)
 {
     const char *v = qd_name_value_find(s->api_fields, s->n_api_fields, name);
@@ -161,7 +156,7 @@ static qd_code delete_row(qd_index *x, const char *id, uint64_t rev, bool own, q
     /* The marker of a deletion that came before what is known is of an earlier job of that id. */
     bool go = row == NULL || own || rev > row->rev || row->own;
     uint64_t n = row != NULL && row->gone_ms == 0 ? row->n : 0;
-    if (go) rc = qd_rows_remove(&x->rows, id, rev, own, now_ms(), err);
+    if (go) rc = qd_rows_remove(&x->rows, id, rev, own, qd_mono_ms(), err);
     (void)pthread_rwlock_unlock(&x->lock);
     if (go && rc == QD_OK && n != 0) rc = qd_store_delete(x->store, n, err);
     (void)pthread_mutex_unlock(&x->writing);
@@ -182,7 +177,7 @@ qd_code qd_index_commit(qd_index *x, qd_err *err)
 {
     (void)pthread_mutex_lock(&x->writing);
     qd_code rc = qd_store_commit(x->store, err);
-    uint64_t now = now_ms();
+    uint64_t now = qd_mono_ms();
     if (now - x->purged_ms > PURGE_MS && now > GONE_KEPT_MS) {
         x->purged_ms = now;
         (void)pthread_rwlock_wrlock(&x->lock);
@@ -203,7 +198,7 @@ void qd_index_begin(qd_index *x)
 qd_code qd_index_synced(qd_index *x, qd_err *err)
 {
     qd_code rc = QD_OK;
-    uint64_t now = now_ms();
+    uint64_t now = qd_mono_ms();
     (void)pthread_mutex_lock(&x->writing);
     (void)pthread_rwlock_wrlock(&x->lock);
     for (size_t i = 0; i < x->rows.n_rows && rc == QD_OK; i++) {

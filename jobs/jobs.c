@@ -16,7 +16,7 @@ static uint64_t system_unix_ms(void *ctx)
 static uint64_t system_mono_ms(void *ctx)
 {
     (void)ctx;
-    return qd_mono_ns() / 1000000;
+    return qd_mono_ms();
 }
 
 qd_code qd_jobs_open(qd_bus *bus, const qd_jobs_opts *opts, qd_jobs **ret, qd_err *err)

@@ -23,11 +23,6 @@ enum {
     IDLE_MS_MAX = 20
 };
 
-static uint64_t now_ms(void)
-{
-    return qd_mono_ns() / 1000000;
-}
-
 void fleet_nap(fleet_thread *t, uint64_t ns)
 {
     struct timespec s = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
@@ -309,7 +304,7 @@ static qd_code look_for_job(fleet *f, worker *w, uint64_t now, qd_err *err)
     fleet_job *k = fleet_job_of(f, qd_task_record(w->task)->id);
     k->running_ns = qd_mono_ns();
     (void)atomic_fetch_add(&f->n_taken, 1);
-    now = now_ms();
+    now = qd_mono_ms();
     w->random = qd_hash64(w->id, strlen(w->id), w->random + 1);
     w->end_ms = now + f->work_ms / 2 + w->random % (f->work_ms + 1);
     w->renew_ms = w->poll_ms = now; /* the daemon renews at once, too */
@@ -369,7 +364,7 @@ static qd_code go_round(fleet_thread *t, worker *ws, size_t n, uint64_t *ret_due
 {
     *ret_due_ms = UINT64_MAX;
     for (size_t i = 0; i < n; i++) {
-        uint64_t now = now_ms(), due = due_ms(&ws[i]);
+        uint64_t now = qd_mono_ms(), due = due_ms(&ws[i]);
         if (due <= now) {
             qd_code rc = step(t->f, &ws[i], now, &t->err);
             if (rc == QD_E_CONFLICT || rc == QD_E_CANCELED) { /* fenced: it was held up for a lease */
@@ -396,7 +391,7 @@ void *fleet_workers(void *thread)
         rc = qd_fail(&t->err, QD_E_NO_MEMORY, "out of memory for workers");
         goto out;
     }
-    uint64_t began = now_ms();
+    uint64_t began = qd_mono_ms();
     for (size_t i = t->share; i < f->n_workers; i += t->of) {
         worker *w = &ws[n++];
         (void)snprintf(w->id, sizeof w->id, "node%04zu-gpu%zu", i / 8, i % 8);
@@ -409,7 +404,7 @@ void *fleet_workers(void *thread)
     while (rc == QD_OK && !atomic_load(&f->stop)) {
         uint64_t due = 0;
         rc = go_round(t, ws, n, &due);
-        uint64_t now = now_ms();
+        uint64_t now = qd_mono_ms();
         if (rc == QD_OK && due > now) fleet_nap(t, (due - now < IDLE_MS_MAX ? due - now : IDLE_MS_MAX) * 1000000);
     }
 out:

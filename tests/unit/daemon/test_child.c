@@ -182,8 +182,8 @@ static void spawn_again(run *r)
 /* Until `stop_at` happens (or it exits); what it says is counted. */
 static qd_child_event follow(run *r, qd_child_event stop_at)
 {
-    uint64_t until = qd_mono_ns() / 1000000 + HANG_MS;
-    while (qd_mono_ns() / 1000000 < until) {
+    uint64_t until = qd_mono_ms() + HANG_MS;
+    while (qd_mono_ms() < until) {
         const qd_child_frame *f = NULL;
         qd_child_event e = qd_childproc_next(r->c, &f);
         r->ticks += e == QD_CHILD_TICKED;

@@ -106,10 +106,10 @@ static void take(gang *g, rank *r)
 /* Until the invite is there, or both are over. */
 static void follow(gang *g, bool until_invite)
 {
-    const uint64_t until = qd_mono_ns() / 1000000 + HANG_MS;
+    const uint64_t until = qd_mono_ms() + HANG_MS;
     while (until_invite ? g->invite == NULL : !g->ranks[0].over || !g->ranks[1].over) {
         struct pollfd p[N];
-        assert_true(qd_mono_ns() / 1000000 < until);
+        assert_true(qd_mono_ms() < until);
         for (int i = 0; i < N; i++) {
             take(g, &g->ranks[i]);
             p[i] = (struct pollfd){.fd = g->ranks[i].over ? -1 : g->ranks[i].frames.fd, .events = POLLIN};

@@ -65,8 +65,8 @@ static void rest(void)
 static qd_gpu_health first_reading(qd_gpu_watch *w)
 {
     qd_gpu_health h = {0};
-    uint64_t age_ms = 0, began = qd_mono_ns() / 1000000;
-    while (h.known == 0 && qd_mono_ns() / 1000000 < began + HANG_MS) {
+    uint64_t age_ms = 0, began = qd_mono_ms();
+    while (h.known == 0 && qd_mono_ms() < began + HANG_MS) {
         rest();
         qd_gpu_watch_get(w, &h, &age_ms);
     }
@@ -75,8 +75,8 @@ static qd_gpu_health first_reading(qd_gpu_watch *w)
 
 static bool waits_for_fault(qd_gpu_watch *w, uint64_t silent_ms, char why[128])
 {
-    uint64_t began = qd_mono_ns() / 1000000;
-    while (qd_mono_ns() / 1000000 < began + HANG_MS) {
+    uint64_t began = qd_mono_ms();
+    while (qd_mono_ms() < began + HANG_MS) {
         if (qd_gpu_watch_faulty(w, silent_ms, why, 128)) return true;
         rest();
     }

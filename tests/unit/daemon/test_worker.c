@@ -41,7 +41,7 @@ typedef struct world {
 
 static uint64_t mono_ms(void)
 {
-    return qd_mono_ns() / 1000000;
+    return qd_mono_ms();
 }
 
 static void open_worker(world *w, const char *id)
