@@ -54,10 +54,11 @@ class Tokenize(qd.Case):
             self.assertEqual(self.ids(model, self.put("empty.txt", "")), [[]])
 
     def test_a_megabyte_has_the_ids_of_tokenizers(self):
+        models = tokenizers()
         with open(os.path.join(qd.SHARED, "data", "calib.txt"), "rb") as f:
             text = f.read()
         text = (text * (1000000 // len(text) + 1))[:1000000].decode("utf-8", "ignore").encode()
-        for model in tokenizers():
+        for model in models:
             ids, = self.ids(model, self.put("mb.txt", text))
             digest = hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
             self.assertEqual(digest, ONE_MB[os.path.basename(model)], f"{len(ids)} ids of {model}")
