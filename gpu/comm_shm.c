@@ -132,6 +132,7 @@ static qd_code collective(qd_comm *c, const qd_comm_call *call, const void *in, 
     qd_shm *s = (qd_shm *)c;
     qd_code rc = run_collective(s, call, in, out, err);
     if (rc != QD_OK) qd_shm_break(s, 0, err->msg);
+    qd_shm_wait_end(s);
     return rc;
 }
 
@@ -252,6 +253,7 @@ static qd_code exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_lis
     qd_code rc = qd_shm_look(s, err);
     if (rc == QD_OK) rc = run_exchange(s, list, parcels, n_list, err);
     if (rc != QD_OK) qd_shm_break(s, 0, err->msg);
+    qd_shm_wait_end(s);
     return rc;
 }
 

@@ -31,6 +31,8 @@ typedef struct qd_shm_rank {
     _Alignas(64) atomic_uint posted; /* rounds */
     atomic_uint state;               /* qd_shm_state */
     atomic_uint beats;               /* looks between calls: it computes */
+    _Atomic uint64_t waits_for;      /* ranks, one bit each; 0 outside of calls */
+    _Atomic uint64_t waited_ns;      /* when it last looked up from its wait, qd_mono_ns() */
     int32_t pid;                     /* for words only */
     qd_comm_call call[2];            /* by round */
     char why[2][QD_SHM_WHY_BYTES];   /* why it broke the gang: found in a call, or given to abort() */
@@ -91,6 +93,8 @@ QD_MUST_CHECK qd_code qd_shm_patience(const qd_comm_options *o, const qd_shm_wai
  * Errors: those of qd_shm_look(), and QD_E_GANG when one of `late` is dead, has left, or nothing
  * came for wait_ms. */
 QD_MUST_CHECK qd_code qd_shm_sleep(qd_shm *s, qd_shm_wait *w, uint64_t late, uint32_t heard, qd_err *err);
+/* The call is over: this rank waits for nobody. */
+void qd_shm_wait_end(qd_shm *s);
 /* Tells all ranks that this one broke the gang; `which` of its texts: 0 of a call's thread, 1 of qd_comm_abort(). */
 void qd_shm_break(qd_shm *s, unsigned which, const char *why);
 

@@ -306,6 +306,7 @@ qd_code qd_shm_join(qd_comm_invite *invite, qd_shm *s, qd_err *err)
     QD_TRY(take_place(s, err));
     rc = await_all(s, invite, &w, err);
     if (rc != QD_OK) qd_shm_break(s, 0, err->msg);
+    qd_shm_wait_end(s);
 out:
     if (memfd >= 0) (void)close(memfd);
     return rc;

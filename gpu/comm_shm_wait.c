@@ -128,6 +128,31 @@ static const char *late_words(const qd_shm *s, uint64_t late, char ret[LATE_WORD
     return ret;
 }
 
+/* Whether a rank is itself kept waiting, and lives: one that was stopped in its wait has not looked up from it. */
+static bool is_waiting(const qd_shm *s, uint32_t rank)
+{
+    const qd_shm_rank *other = &s->head->ranks[rank];
+    const uint64_t seen = atomic_load(&other->waited_ns), now = qd_mono_ns();
+    return atomic_load(&other->waits_for) != 0 && (now < seen || (now - seen) / 1000000 < s->base.opts.wait_ms / 4 * 3);
+}
+
+/* Who keeps `late` from coming: they, or those they wait for in turn. Whoever loses patience first names the same. */
+static uint64_t at_the_root_of(const qd_shm *s, uint64_t late)
+{
+    uint64_t reached = 0, next = late, roots = 0;
+    while (next != 0) {
+        const uint32_t r = (uint32_t)__builtin_ctzll(next);
+        reached |= UINT64_C(1) << r;
+        if (r == s->base.opts.rank || is_waiting(s, r))
+            next |= atomic_load(&s->head->ranks[r].waits_for);
+        else
+            roots |= UINT64_C(1) << r;
+        next &= ~reached;
+        if (s->base.opts.n_ranks < 64) next &= (UINT64_C(1) << s->base.opts.n_ranks) - 1;
+    }
+    return roots != 0 ? roots : late;
+}
+
 static qd_code gone(const qd_shm *s, uint64_t dead, qd_err *err)
 {
     const uint32_t rank = (uint32_t)__builtin_ctzll(dead);
@@ -148,16 +173,24 @@ qd_code qd_shm_beat(qd_shm *s, qd_err *err)
     return dead != 0 ? gone(s, dead, err) : rc;
 }
 
+void qd_shm_wait_end(qd_shm *s)
+{
+    atomic_store(&s->head->ranks[s->base.opts.rank].waits_for, 0);
+}
+
 qd_code qd_shm_sleep(qd_shm *s, qd_shm_wait *w, uint64_t late, uint32_t heard, qd_err *err)
 {
     const struct timespec slice = {.tv_nsec = (long)QD_SHM_SLICE_MS * 1000000};
+    qd_shm_rank *mine = &s->head->ranks[s->base.opts.rank];
+    atomic_store(&mine->waited_ns, qd_mono_ns());
+    atomic_store(&mine->waits_for, late);
     qd_code rc = qd_shm_look(s, err);
     if (rc != QD_OK) return rc;
     /* They were seen dead before the caller found them late: they will not come any more. */
     if ((w->dead & late) != 0) return gone(s, w->dead & late, err);
     if (is_over(&s->base.opts, w)) {
         char words[LATE_WORDS_BYTES];
-        return qd_shm_patience(&s->base.opts, w, late_words(s, late, words), err);
+        return qd_shm_patience(&s->base.opts, w, late_words(s, at_the_root_of(s, late), words), err);
     }
     for (int i = 0; i < SPINS; i++) {
         if (qd_shm_bell(s) != heard) return QD_OK;

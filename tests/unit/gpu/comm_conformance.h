@@ -18,6 +18,7 @@
     X(an_abort_of_any_rank_ends_the_calls)                \
     X(an_abort_ends_an_exchange)                          \
     X(a_rank_that_is_late_is_named_or_said_to_be_missing) \
+    X(a_rank_that_is_itself_kept_waiting_is_not_blamed)   \
     X(a_rank_that_never_opens_is_waited_for_in_vain)      \
     X(a_rank_that_computes_and_looks_is_not_late)         \
     X(a_look_sees_that_the_gang_is_broken)                \

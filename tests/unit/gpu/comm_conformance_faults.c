@@ -292,6 +292,32 @@ void a_rank_that_is_late_is_named_or_said_to_be_missing(void **state)
     assert_true(gang_threads(*state, 2, PATIENT_MS, late, &is_over));
 }
 
+/* Rank 2 waits for rank 0, which waits for rank 1. */
+static bool kept_waiting(seat *s)
+{
+    atomic_int *is_over = s->arg;
+    uint8_t x[8];
+    qd_err e = {0};
+    OK(qd_comm_barrier(s->comm, err));
+    wait_shortly(s);
+    if (s->rank == 1) {
+        while (atomic_load(is_over) == 0) pause_ms(5);
+        return true;
+    }
+    if (s->rank == 2) s->comm->opts.wait_ms = SHORT_MS;
+    qd_code rc = qd_comm_recv(s->comm, QD_COMM_U8, s->rank == 2 ? 0 : 1, x, sizeof x, &e);
+    if (s->rank == 2 || !s->kind->tells) atomic_store(is_over, 1);
+    CHECK(rc == QD_E_GANG);
+    if (s->kind->tells) CHECK(has(e.msg, "nothing for 400 ms from rank 1 (process"));
+    return true;
+}
+
+void a_rank_that_is_itself_kept_waiting_is_not_blamed(void **state)
+{
+    atomic_int is_over = 0;
+    assert_true(gang_threads(*state, 3, PATIENT_MS, kept_waiting, &is_over));
+}
+
 void a_rank_that_never_opens_is_waited_for_in_vain(void **state)
 {
     const gang_kind *k = *state;
