@@ -462,6 +462,14 @@ out:
     return rc;
 }
 
+void qd_stream_add_stats(const qd_stream *s, qd_forward_stats *to)
+{
+    if (s == NULL) return;
+    to->flops += qd_tiles_flops(&s->r.tiles);
+    to->lane_bytes = qd_max_u64(to->lane_bytes, qd_tiles_lane_bytes(&s->r.tiles));
+    to->spilled = to->spilled || s->r.acts.spilled;
+}
+
 uint64_t qd_stream_vocab(const qd_stream *s)
 {
     return s->r.x->config.vocab;

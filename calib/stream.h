@@ -16,6 +16,9 @@ void qd_stream_free(qd_stream *s);
 /* Runs all tiles through a stage of a layer whose linears are packed (qd_layer_pack()). */
 QD_MUST_CHECK qd_code qd_stream_run(qd_stream *s, const qd_layer *layer, qd_stage stage, qd_err *err);
 
+/* Adds products, and whether vectors went to a file; NULL adds nothing. */
+void qd_stream_add_stats(const qd_stream *s, qd_forward_stats *to);
+
 uint64_t qd_stream_vocab(const qd_stream *s);
 
 /* Logits of n rows, [n][vocab] each, of two streams. Any thread; calls of a tile in order. */

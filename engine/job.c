@@ -140,7 +140,7 @@ static qd_code compute(qd_job *j, const char *spill_dir, qd_err *err)
                                 .events = j->events,
                                 .cancel = j->cancel};
         if (j->plan.method.layerwise)
-            QD_TRY(qd_layerwise_run(&j->run, &lw, err));
+            QD_TRY(qd_layerwise_run(&j->run, &lw, &j->res.forward, err));
         else
             QD_TRY(qd_calibrate(&j->run, &tokens, spill_dir, j->journal, j->events, j->cancel, &j->res.forward, err));
         j->res.calibrate_s = qd_seconds_since(t);

@@ -30,11 +30,6 @@ typedef struct qd_job {
     qd_job_result res;
 } qd_job;
 
-static inline double qd_seconds_since(uint64_t start_ns)
-{
-    return (double)(qd_mono_ns() - start_ns) * 1e-9;
-}
-
 /* job_gang.c; nothing to do for one rank. Before anything: progress looks at the gang, notes are rank 0's alone. */
 void qd_job_watch_gang(qd_job *j);
 /* The same plan on every rank, and what takes finished units to rank 0. */

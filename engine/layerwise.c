@@ -245,8 +245,10 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     qd_code rc = QD_OK;
     l->piece = 0;
     qd_cancel_drains(l->o->cancel, !finished); /* a layer that is not finished would be lost */
+    uint64_t start_ns = qd_mono_ns();
     QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(false), true, &watch, &layer, err));
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
+    l->stats.load_s += qd_seconds_since(start_ns);
     QD_TRY(begin_work(l, &layer, &work, err));
     l->work = &work;
     QD_TRY(check_weights(&work, err));
@@ -294,7 +296,7 @@ static qd_code judge(qd_layerwise *l, qd_err *err)
     return QD_OK;
 }
 
-qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_err *err)
+qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_forward_stats *ret_stats, qd_err *err)
 {
     const qd_plan *p = run->plan;
     uint32_t n_open = 0; /* layers up to the last that is not finished */
@@ -313,12 +315,12 @@ qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_err *err)
             goto out;
         }
         if (i + 1 != n_open) continue;
-        qd_stream_free(l.source); /* room for the rest */
-        qd_stream_free(l.quantized);
-        l.source = l.quantized = NULL;
+        qd_layerwise_close_calib(&l);
     }
     if (o->held->n_seqs != 0) QD_TRY(judge(&l, err));
 out:
     qd_layerwise_close(&l);
+    *ret_stats = l.stats;
+    ret_stats->run_s = qd_seconds_since(l.start_ns) - l.stats.load_s;
     return rc;
 }

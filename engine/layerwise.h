@@ -24,9 +24,11 @@ typedef struct qd_layerwise_opts {
 
 /* Adds to p->pass, which holds a plain calibration pass, what this one takes beyond it. layerwise_memory.c */
 void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_tokens);
-/* Quantizes every linear of run's plan that is not done and fills run->quality. Errors: those of qd_forward_run(), of
+/* Quantizes every linear of run's plan that is not done and fills run->quality; ret_stats is of all passes
+ * together. Errors: those of qd_forward_run(), of
  * the device and the sink; QD_E_INPUT for weights or inputs that are not finite; QD_E_QUALITY where the gate's limit is
  * passed; QD_E_CANCELED. */
-QD_MUST_CHECK qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_err *err);
+QD_MUST_CHECK qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_forward_stats *ret_stats,
+                                       qd_err *err);
 
 #endif

@@ -170,10 +170,20 @@ static void on_failure(void *ctx)
         if (l->seen[i].hessian != NULL) qd_hessian_fail(l->seen[i].hessian);
 }
 
+static void note_gap(qd_layerwise *l, uint64_t n_ticks, uint64_t now_ns)
+{
+    if (l->moved_ns == 0) l->moved_ns = now_ns;
+    l->stats.longest_tick_gap_us = qd_max_u64(l->stats.longest_tick_gap_us, (now_ns - l->moved_ns) / 1000);
+    if (n_ticks == l->ticks) return;
+    l->ticks = n_ticks;
+    l->moved_ns = now_ns;
+}
+
 static void show(qd_layerwise *l, uint64_t part, uint64_t parts, uint64_t n_ticks)
 {
     const qd_job_events *events = l->o->events;
     uint64_t now = qd_mono_ns();
+    note_gap(l, n_ticks, now);
     if (events == NULL || events->progress == NULL || now - l->told_ns < TELL_NS) return;
     l->told_ns = now;
     if (n_ticks != l->ticks_seen) l->n_steps++; /* counts of several streams: only that they move says something */
@@ -273,12 +283,24 @@ out:
     return rc;
 }
 
+static void close_stream(qd_layerwise *l, qd_stream **stream)
+{
+    qd_stream_add_stats(*stream, &l->stats);
+    qd_stream_free(*stream);
+    *stream = NULL;
+}
+
+void qd_layerwise_close_calib(qd_layerwise *l)
+{
+    close_stream(l, &l->source);
+    close_stream(l, &l->quantized);
+}
+
 void qd_layerwise_close(qd_layerwise *l)
 {
-    qd_stream_free(l->source);
-    qd_stream_free(l->quantized);
-    qd_stream_free(l->held_source);
-    qd_stream_free(l->held_quantized);
+    qd_layerwise_close_calib(l);
+    close_stream(l, &l->held_source);
+    close_stream(l, &l->held_quantized);
     for (unsigned i = 0; l->lanes != NULL && i < l->n_workers; i++) qd_scratch_done(&l->lanes[i].scratch);
     qd_free(l->lanes);
     qd_model_index_done(&l->index);

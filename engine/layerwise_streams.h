@@ -39,10 +39,14 @@ typedef struct qd_layerwise {
     qd_stage stage;
     /* for progress: passes of a layer, the one that runs, what was last shown */
     uint64_t start_ns, told_ns, layers_done, n_pieces, piece, shown, n_steps, ticks_seen;
+    uint64_t ticks, moved_ns; /* when the sum of all ticks was last seen to move */
+    qd_forward_stats stats;   /* of the streams that are closed */
 } qd_layerwise;
 
 /* layerwise_streams.c */
 QD_MUST_CHECK qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err);
+/* Of the calibration tokens: room for the rest. */
+void qd_layerwise_close_calib(qd_layerwise *l);
 void qd_layerwise_close(qd_layerwise *l);
 /* While a layer's weights are read: the qd_layerwise. */
 void qd_layerwise_reading(void *ctx);

@@ -36,11 +36,6 @@ static void die(const char *what, const qd_err *err)
     exit(1);
 }
 
-static double seconds_since(uint64_t begin_ns)
-{
-    return (double)(qd_mono_ns() - begin_ns) / 1e9;
-}
-
 static qd_bus *connect_to(bench *b, const char *name)
 {
     qd_err err = {0};
@@ -192,15 +187,15 @@ static void start_once(bench *b, const char *what)
     qd_backend_state s = {0};
     uint64_t begin_ns = qd_mono_ns(), cpu_ns = qd_cpu_ns();
     if (qd_backend_open(&b->cfg, &backend, &err) != QD_OK) die("open", &err);
-    double opened = seconds_since(begin_ns);
+    double opened = qd_seconds_since(begin_ns);
     do {
         (void)usleep(10000);
         qd_backend_state_get(backend, &s);
-    } while (!s.synced && seconds_since(begin_ns) < 600);
+    } while (!s.synced && qd_seconds_since(begin_ns) < 600);
     (void)printf("%s: answers after %.2f s, synced after %.2f s (%.2f s of CPU), %" PRIu64 " jobs, gateway %" PRIu64
                  " MiB resident, nats-server %" PRIu64 " MiB\n",
-                 what, opened, seconds_since(begin_ns), (double)(qd_cpu_ns() - cpu_ns) / 1e9, s.jobs[QD_JOB_SUCCEEDED],
-                 resident_kib(getpid()) >> 10, resident_kib(b->server.pid) >> 10);
+                 what, opened, qd_seconds_since(begin_ns), (double)(qd_cpu_ns() - cpu_ns) / 1e9,
+                 s.jobs[QD_JOB_SUCCEEDED], resident_kib(getpid()) >> 10, resident_kib(b->server.pid) >> 10);
     (void)fflush(stdout);
     qd_backend_close(backend);
 }
@@ -209,7 +204,7 @@ static void starts(bench *b)
 {
     uint64_t begin_ns = qd_mono_ns();
     fill(b);
-    (void)printf("%" PRIu64 " jobs through KV: %.0f s\n", b->jobs, seconds_since(begin_ns));
+    (void)printf("%" PRIu64 " jobs through KV: %.0f s\n", b->jobs, qd_seconds_since(begin_ns));
     (void)fflush(stdout);
     start_once(b, "without an index");
     start_once(b, "with an index");
@@ -240,7 +235,7 @@ static void *make(void *arg)
         qd_job_record *rec = NULL;
         uint64_t begin_ns = qd_mono_ns();
         qd_code rc = m->backend->ops->job_create(m->backend->ctx, &ask, m->job, &rec, NULL);
-        if (seconds_since(begin_ns) > m->worst_s) m->worst_s = seconds_since(begin_ns);
+        if (qd_seconds_since(begin_ns) > m->worst_s) m->worst_s = qd_seconds_since(begin_ns);
         if (rc == QD_E_AWAY) m->b->away++;
         if (rc == QD_E_FULL) m->b->full++;
         if (rc != QD_OK) continue;
@@ -290,7 +285,7 @@ static void creates(bench *b, double seconds, int n_threads, uint32_t callers, b
         (void)usleep(500000);
         if (!test_server_start(&b->server)) die("the server does not start again", &err);
     }
-    while (seconds_since(begin_ns) < seconds) (void)usleep(10000);
+    while (qd_seconds_since(begin_ns) < seconds) (void)usleep(10000);
     atomic_store(&b->stop, true);
     for (int i = 0; i < n_threads; i++) {
         (void)pthread_join(makers[i].thread, NULL);
@@ -298,7 +293,7 @@ static void creates(bench *b, double seconds, int n_threads, uint32_t callers, b
         if (makers[i].worst_s > worst) worst = makers[i].worst_s;
     }
     (void)printf("%" PRIu64 " created in %.1f s: %.0f/s; slowest %.2f s; told AWAY %" PRIu64 ", FULL %" PRIu64 "\n",
-                 made, seconds_since(begin_ns), (double)made / seconds_since(begin_ns), worst, (uint64_t)b->away,
+                 made, qd_seconds_since(begin_ns), (double)made / qd_seconds_since(begin_ns), worst, (uint64_t)b->away,
                  (uint64_t)b->full);
     qd_bus *bus = connect_to(b, "check");
     for (int i = 0; i < n_threads; i++)

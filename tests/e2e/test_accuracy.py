@@ -69,6 +69,8 @@ class Fixtures(qd.Case):
                     errors = qd.report(a).get("output_error_of_rtn", [])
                     self.assertEqual(bool(errors), key != "fast")
                     self.assertLessEqual(max(errors, default=0), 1.0)
+                    self.assertGreater(qd.report(a)["calibration"]["flop"], 0)
+                    self.assertGreater(qd.report(a)["calibration"]["run_s"], 0)
                     n += 1
         self.assertGreater(n, 0, "fixtures are there but none was quantized")
 
