@@ -10,6 +10,7 @@
 #include <cmocka.h>
 // clang-format on
 #include <math.h>
+#include <pthread.h>
 #include <unistd.h>
 
 enum {
@@ -36,6 +37,10 @@ typedef struct bench {
     qd_code code[GANG_MAX];
     qd_err err[GANG_MAX];
     qd_job_result result;
+    double *rel_error; /* rank 0's, shared with processes; NULL: threads */
+    pthread_mutex_t lock;
+    qd_comm *at_work[GANG_MAX]; /* communicators of jobs that run */
+    bool broken;
 } bench;
 
 static void write_model(const char *dir, long poke)
@@ -101,6 +106,7 @@ int jobs_set_up(void **state, const gang_kind *kind)
     (void)snprintf(b->root, sizeof b->root, "qd-gang-XXXXXX");
     *state = b;
     b->kind = kind;
+    if (pthread_mutex_init(&b->lock, NULL) != 0) return -1;
     if (mkdtemp(b->root) == NULL) return -1;
     b->model = qd_path_join(b->root, "model");
     b->ids = qd_path_join(b->root, "ids.safetensors");
@@ -121,6 +127,7 @@ int jobs_tear_down(void **state)
     qd_free(b->ids);
     qd_free(b->out);
     qd_free(b->staging);
+    (void)pthread_mutex_destroy(&b->lock);
     free(b);
     return rc == QD_OK ? 0 : -1;
 }
@@ -160,6 +167,28 @@ static qd_job_opts opts_of(const bench *b)
                          .resume = b->resume};
 }
 
+/* What supervisors do where the communicator does not tell the others (docs/gang.md): who learns of a failure has all
+ * ranks' calls end, its own too, so that none sits out its wait. */
+static void begins(bench *b, seat *s)
+{
+    (void)pthread_mutex_lock(&b->lock);
+    b->at_work[s->rank] = s->comm;
+    if (b->broken) qd_comm_abort(s->comm, "the gang is over");
+    (void)pthread_mutex_unlock(&b->lock);
+}
+
+static void ends(bench *b, const seat *s, qd_code rc)
+{
+    (void)pthread_mutex_lock(&b->lock);
+    if (!b->kind->tells && (rc == QD_E_CANCELED || (rc != QD_OK && s->rank == 0))) {
+        b->broken = true;
+        for (uint32_t r = 0; r < GANG_MAX; r++)
+            if (b->at_work[r] != NULL) qd_comm_abort(b->at_work[r], "the gang is over");
+    }
+    b->at_work[s->rank] = NULL;
+    (void)pthread_mutex_unlock(&b->lock);
+}
+
 static bool run_rank(seat *s)
 {
     bench *b = s->arg;
@@ -171,7 +200,9 @@ static bool run_rank(seat *s)
     o.gang = &gang;
     if (b->differ && s->rank == s->n_ranks - 1) o.values = &b->other_values;
     o.n_threads = 1 + s->rank % 3;
+    begins(b, s);
     b->code[s->rank] = qd_job_run(&o, &events, &s->cancel, &result, &b->err[s->rank]);
+    ends(b, s, b->code[s->rank]);
     if (s->rank == 0) b->result = result;
     return true;
 }
@@ -179,6 +210,7 @@ static bool run_rank(seat *s)
 static void run_gang(bench *b, uint32_t n)
 {
     memset(b->err, 0, sizeof b->err);
+    b->broken = false;
     assert_true(gang_threads(b->kind, n, PATIENT_MS, run_rank, b));
 }
 
@@ -216,6 +248,26 @@ static qd_hash128 together(bench *b, uint32_t n)
     return h;
 }
 
+static bool run_process(seat *s)
+{
+    bench *b = s->arg;
+    (void)run_rank(s);
+    if (s->rank == 0) *b->rel_error = b->result.rel_error;
+    if (b->code[s->rank] == QD_OK) return true;
+    (void)fprintf(stderr, "rank %u of %u: %s\n", (unsigned)s->rank, (unsigned)s->n_ranks, b->err[s->rank].msg);
+    return false;
+}
+
+/* Each rank a process of its own, as quantd's are. */
+static qd_hash128 in_processes(bench *b, const gang_kind *kind, uint32_t n)
+{
+    gang_processes p = gang_start(kind, n, PATIENT_MS, run_process, b);
+    assert_true(gang_wait(&p, n));
+    qd_hash128 h = sm_hash_dir(b->out);
+    clear(b);
+    return h;
+}
+
 static void same_for_every_size(bench *b)
 {
     qd_hash128 one = alone(b);
@@ -226,6 +278,42 @@ static void same_for_every_size(bench *b)
     }
 }
 
+#define PLAIN "method=rtn", "smoothing=none", "gate_samples=0", "block_scale=minmax"
+
+/* Before what runs threads in this process, of which a fork would keep nothing but the locks. */
+void processes_give_the_bytes_of_shared_memory(void **state)
+{
+    static const char *const plain[] = {PLAIN}, *const fast[] = {"gate_samples=0"}, *const gptq[] = {"gate_samples=0"};
+    static const struct {
+        const char *tmpl;
+        const char *const *settings;
+        uint32_t n_settings;
+        bool one_size; /* the same bytes for one size and one communicator only */
+    } list[] = {
+        {"nvfp4-w4a16", NULL, 0, false},
+        {"nvfp4-w4a4", plain, 4, false},
+        {"nvfp4-w4a4-fast", fast, 1, false},
+        {"nvfp4-w4a4", gptq, 1, true},
+    };
+    bench *b = *state;
+    const gang_kind other = {.kind = qd_comm_shm(), .tells = true};
+    b->rel_error = gang_share();
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        use(b, list[i].tmpl, list[i].settings, list[i].n_settings);
+        qd_hash128 one = in_processes(b, &other, 1);
+        double error = *b->rel_error;
+        for (uint32_t n = 1; n <= 4; n++) {
+            qd_hash128 mine = in_processes(b, b->kind, n);
+            if (fabs(*b->rel_error / error - 1) >= (list[i].one_size ? 0.02 : 1e-12))
+                fail_msg("%s on %u ranks: error %g, on one %g", list[i].tmpl, n, *b->rel_error, error);
+            qd_hash128 again = in_processes(b, list[i].one_size ? b->kind : &other, n);
+            if (!qd_hash_equal(mine, again)) fail_msg("%s on %u ranks: other bytes", list[i].tmpl, n);
+            if (!list[i].one_size && !qd_hash_equal(mine, one)) fail_msg("%s: not those of one rank", list[i].tmpl);
+        }
+    }
+    gang_share_done(b->rel_error);
+}
+
 void weights_alone_are_the_same_for_every_size(void **state)
 {
     static const char *const minmax[] = {"block_scale=minmax"};
@@ -234,8 +322,6 @@ void weights_alone_are_the_same_for_every_size(void **state)
     use(*state, "nvfp4-w4a16", minmax, 1);
     same_for_every_size(*state);
 }
-
-#define PLAIN "method=rtn", "smoothing=none", "gate_samples=0", "block_scale=minmax"
 
 void plain_calibration_is_the_same_for_every_size(void **state)
 {
@@ -355,7 +441,6 @@ static void cancel_everywhere(bench *b, bool same_bytes_alone)
 void a_cancel_of_any_rank_ends_all_and_a_resume_goes_on(void **state)
 {
     static const char *const plain[] = {PLAIN}, *const quick[] = {"gate_samples=0", "smoothing=none"};
-    if (!((bench *)*state)->kind->tells) skip(); /* the others would sit out wait_ms */
     use(*state, "nvfp4-w4a4", plain, 4);
     cancel_everywhere(*state, true);
     use(*state, "nvfp4-w4a4", quick, 2);

@@ -5,6 +5,7 @@
 #include "tests/unit/gpu/comm_gang.h"
 
 #define GANG_JOB_TESTS(X)                                              \
+    X(processes_give_the_bytes_of_shared_memory)                       \
     X(weights_alone_are_the_same_for_every_size)                       \
     X(plain_calibration_is_the_same_for_every_size)                    \
     X(every_input_rule_is_the_same_for_every_size)                     \
