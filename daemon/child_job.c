@@ -165,7 +165,9 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     qd_job_result result = {0};
     qd_gang gang = {0};
     qd_code rc = QD_OK;
-    run r = {.link = link, .start = start, .own_data = start->n_calibration_paths != 0};
+    run r = {.link = link,
+             .start = start, /* the same words of all ranks would stand in the job's log as often */
+             .own_data = start->n_calibration_paths != 0 && (start->gang == NULL || start->gang->rank == 0)};
     const qd_job_events events = {.ctx = &r, .progress = on_progress, .note = on_note, .may_commit = on_may_commit};
     qd_job_opts opts = {.model_dir = spec->source_path,
                         .out_dir = spec->output_path,

@@ -82,6 +82,7 @@ void qd_run_lead(qd_worker *w, uint64_t now)
     if (r->lead == NULL) return;
     if (goes_on(r)) call_again(w);
     if (r->exited || now < r->lead_ms || !qd_worker_up(w)) return;
+    qd_run_hear_members(w);
     if (r->stop == QD_STOP_CANCEL) { /* members stop beside our child, not after it */
         r->lead_ms = now + HEAR_MS;
         (void)qd_run_clear(w, false);

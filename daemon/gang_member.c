@@ -20,6 +20,7 @@ bool qd_member_look(qd_worker *w)
     if (rc != QD_OK && rc != QD_E_AWAY) qd_log_err(w->log, QD_LOG_WARN, "calls of other workers", &err);
     if (m->follow == NULL) return false;
     m->step_ms = 0;
+    qd_joblog_begin(&m->log, 0);
     qd_log_say(w->log, QD_LOG_INFO, "offers itself to job %s", qd_follow_record(m->follow)->id);
     return true;
 }
@@ -28,6 +29,7 @@ static void start_child(qd_worker *w)
 {
     qd_member_run *m = &w->member;
     qd_err err = {0};
+    char text[QD_ID_BYTES + 32];
     size_t n = 0;
     const uint8_t *invite = qd_follow_invite(m->follow, &n);
     qd_child_gang *gang = qd_run_gang(w, qd_follow_rank(m->follow), qd_follow_size(m->follow));
@@ -43,6 +45,8 @@ static void start_child(qd_worker *w)
     m->began_ms = qd_mono_ms();
     m->alive_ms = 0;
     if (rc == QD_OK) {
+        (void)snprintf(text, sizeof text, "Runs on worker %s.", w->id);
+        qd_member_note(w, qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, text);
         qd_log_say(w->log, QD_LOG_INFO, "rank %u of %u of job %s", (unsigned)qd_follow_rank(m->follow),
                    (unsigned)qd_follow_size(m->follow), qd_follow_record(m->follow)->id);
         qd_follow_tell(m->follow, QUANTD__MEMBER_STATE__MEMBER_RUNNING, NULL, 0);
@@ -66,10 +70,11 @@ static void stop_child(qd_worker *w, Quantd__StopKind kind, const char *why, uin
     qd_childproc_stop(m->child, kind, why, kill_ms);
 }
 
-/* Lines of a member are this program's: the job's log is its leader's. */
+/* Into the job's log, and into this program's. */
 static void tell_lines(qd_worker *w, const Quantd__ChildLog *log)
 {
     for (size_t i = 0; i < log->n_lines; i++) {
+        qd_member_note(w, log->lines[i]->time_ms, log->lines[i]->level, log->lines[i]->text);
         bool bad = log->lines[i]->level >= QUANTD__LOG_LEVEL__LOG_WARN;
         qd_log_say(w->log, bad ? QD_LOG_WARN : QD_LOG_DEBUG, "job %s: %s", qd_follow_record(w->member.follow)->id,
                    log->lines[i]->text);
@@ -107,7 +112,11 @@ static void tell_end(qd_worker *w)
     const qd_child_result *res = qd_childproc_result_of(m->child);
     uint64_t device_ms = qd_mono_ms() - m->began_ms;
     const qd_job_error *error = res->ok || m->stopping ? NULL : res->error;
-    if (error != NULL) qd_log_say(w->log, QD_LOG_WARN, "its part has failed: %s", error->message);
+    if (error != NULL) {
+        qd_log_say(w->log, QD_LOG_WARN, "its part has failed: %s", error->message);
+        qd_member_note(w, qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_WARN, error->message);
+    }
+    qd_member_send_log(w, true); /* before the leader hears that there is no more */
     qd_follow_tell(m->follow, res->ok ? QUANTD__MEMBER_STATE__MEMBER_DONE : QUANTD__MEMBER_STATE__MEMBER_LEFT, error,
                    device_ms);
     qd_childproc_free(m->child);
@@ -138,6 +147,7 @@ void qd_member_step(qd_worker *w)
     if (m->follow == NULL) return;
     pump_child(w);
     if (m->child != NULL && m->exited) tell_end(w);
+    qd_member_send_log(w, false);
     uint64_t now = qd_mono_ms();
     if (now >= m->step_ms && qd_worker_up(w)) {
         m->step_ms = now + HEAR_MS;
@@ -166,6 +176,7 @@ void qd_member_drop(qd_worker *w)
 {
     qd_childproc_free(w->member.child);
     qd_follow_free(w->member.follow);
+    qd_joblog_done(&w->member.log);
     memset(&w->member, 0, sizeof w->member);
 }
 
@@ -174,6 +185,7 @@ uint64_t qd_member_due_ms(const qd_worker *w)
     const qd_member_run *m = &w->member;
     if (m->follow == NULL) return UINT64_MAX;
     uint64_t at = m->step_ms;
+    at = qd_min_u64(at, qd_joblog_due_ms(&m->log));
     if (m->child != NULL) at = qd_min_u64(at, qd_min_u64(m->alive_ms, qd_childproc_deadline_ms(m->child)));
     return at;
 }

@@ -130,7 +130,7 @@ uint64_t qd_joblog_due_ms(const qd_joblog *l)
     return l->n == 0 ? UINT64_MAX : l->oldest_ms + QD_JOBLOG_BATCH_MS;
 }
 
-qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all, qd_err *err)
+qd_code qd_joblog_send(qd_joblog *l, qd_joblog_sender send, void *ctx, bool all, qd_err *err)
 {
     while (l->n > 0) {
         Quantd__LogLine *batch[QD_JOBLOG_BATCH_LINES];
@@ -143,7 +143,7 @@ qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all,
         bool full = n < l->n || n == QD_JOBLOG_BATCH_LINES;
         if (!all && !full && qd_mono_ms() < qd_joblog_due_ms(l)) return QD_OK;
         l->in_batch = n;
-        qd_code rc = qd_task_log(t, batch, n, p, err);
+        qd_code rc = send(ctx, batch, n, err);
         if (rc == QD_E_AWAY) return rc;
         drop_first(l, n); /* sent, or never to be taken */
         l->in_batch = 0;

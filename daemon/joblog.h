@@ -1,10 +1,10 @@
-/* joblog.h -- the log lines of one job: gathered into batches for the event stream, kept as text for the file beside
- * the report. Bounded: while the bus is away batches wait up to a limit; above it new lines are left out of the stream,
- * which then has one line that says how many. The file has them. */
+/* joblog.h -- the log lines of one job, or of a part in one: gathered into batches for the event stream, kept as text
+ * for the file beside the report. Bounded: while the bus is away batches wait up to a limit; above it new lines are
+ * left out of the stream, which then has one line that says how many. The file has them. */
 #ifndef QD_DAEMON_JOBLOG_H
 #define QD_DAEMON_JOBLOG_H
 
-#include "jobs/task.h"
+#include "base/buf.h"
 #include "proto/logline.h"
 
 enum {
@@ -36,8 +36,10 @@ void qd_joblog_take(qd_joblog *l, Quantd__LogLine *line);
 void qd_joblog_progress(qd_joblog *l, uint32_t permille);
 /* When the next batch is due, by the monotonic clock; UINT64_MAX: nothing waits. */
 uint64_t qd_joblog_due_ms(const qd_joblog *l);
+/* Sends one batch. AWAY: it may have been sent, and comes again as it was. */
+typedef qd_code (*qd_joblog_sender)(void *ctx, Quantd__LogLine **lines, size_t n, qd_err *err);
 /* Sends batches: one that is due or full, all of them when `all`. AWAY: call again. */
-QD_MUST_CHECK qd_code qd_joblog_send(qd_joblog *l, qd_task *t, const qd_progress *p, bool all, qd_err *err);
+QD_MUST_CHECK qd_code qd_joblog_send(qd_joblog *l, qd_joblog_sender send, void *ctx, bool all, qd_err *err);
 /* Writes the text to dir/QD_LOG_FILE with one more line, so that the log is whole when the directory appears. */
 QD_MUST_CHECK qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd_err *err);
 

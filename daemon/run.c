@@ -124,6 +124,7 @@ static void answer(qd_worker *w, uint64_t now)
     r->ask_ms = now + ASK_MS;
     qd_run_heed(w, rc, &err);
     if (rc != QD_OK) return;
+    qd_run_hear_members(w);
     qd_joblog_progress(&r->log, 1000);
     qd_task_staging(r->task, staging, sizeof staging);
     rc = qd_joblog_store(&r->log, staging, "Quantization succeeded!", &err);
@@ -192,13 +193,19 @@ static void write_progress(qd_worker *w, uint64_t now)
     qd_run_heed(w, qd_worker_asked(w, qd_task_progress(r->task, p, &err)), &err);
 }
 
+static qd_code send_batch(void *ctx, Quantd__LogLine **lines, size_t n, qd_err *err)
+{
+    const qd_job_run *r = ctx;
+    const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
+    return qd_task_log(r->task, lines, n, p, err);
+}
+
 static void send_log(qd_worker *w, bool all)
 {
     qd_job_run *r = &w->run;
     qd_err err = {0};
-    const qd_progress *p = r->child == NULL ? NULL : qd_childproc_result_of(r->child)->progress;
     if (!qd_worker_up(w)) return;
-    qd_code rc = qd_worker_asked(w, qd_joblog_send(&r->log, r->task, p, all, &err));
+    qd_code rc = qd_worker_asked(w, qd_joblog_send(&r->log, send_batch, r, all, &err));
     if (rc != QD_OK && rc != QD_E_AWAY) qd_log_err(w->log, QD_LOG_WARN, "log lines could not be sent", &err);
 }
 
@@ -342,6 +349,7 @@ void qd_run_drop(qd_worker *w)
     qd_childproc_free(w->run.child);
     qd_msg_free(w->run.gang_error);
     qd_lead_free(w->run.lead);
+    qd_bus_feed_close(w->bus, w->run.members);
     qd_task_free(w->run.task);
     qd_joblog_done(&w->run.log);
     qd_log_field(w->log, "job", NULL);

@@ -45,6 +45,7 @@ typedef struct qd_job_run {
     bool yields;              /* the job goes back for another job's sake, or as nobody comes */
     bool clearing;            /* the end waits for the members to stop */
     qd_job_error *gang_error; /* a member's, by the job's fault; owned */
+    qd_bus_feed *members;     /* gang_log.c: what they say; NULL: there were none yet */
 } qd_job_run;
 
 /* A part in another worker's job. */
@@ -53,6 +54,8 @@ typedef struct qd_member_run {
     qd_childproc *child;
     bool exited, stopping;
     uint64_t began_ms, alive_ms, step_ms;
+    qd_joblog log; /* for the job's, which its leader writes */
+    uint64_t n_batches;
 } qd_member_run;
 
 struct qd_worker {
@@ -119,5 +122,11 @@ void qd_member_step(qd_worker *w);
 void qd_member_leave(qd_worker *w);
 void qd_member_drop(qd_worker *w); /* without a word */
 uint64_t qd_member_due_ms(const qd_worker *w);
+
+/* gang_log.c: lines of members for the job's log. */
+void qd_member_note(qd_worker *w, uint64_t time_ms, Quantd__LogLevel level, const char *text);
+void qd_member_send_log(qd_worker *w, bool all);
+/* The leader takes what has come into the job's log. */
+void qd_run_hear_members(qd_worker *w);
 
 #endif

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """One job on several workers, through a real server: the bytes of a run on one, whatever becomes of a rank."""
 import os
+import re
 import signal
 import time
 
@@ -20,8 +21,8 @@ class Gang(cluster.Case):
         super().setUp()
         expected()
 
-    def workers(self, n, *more):
-        return [self.c.worker(f"w{i}", "threads=1", "memory=64MiB", "sweep=200ms", *more) for i in range(n)]
+    def workers(self, n, env=None):
+        return [self.c.worker(f"w{i}", "threads=1", "memory=64MiB", "sweep=200ms", env=env) for i in range(n)]
 
     def submit(self, name, ranks, *more):
         return self.c.submit(big.model(), name, "--ranks", ranks, *SETTINGS, *more)
@@ -109,6 +110,23 @@ class Gang(cluster.Case):
         self.c.wait_for(lambda: all(w.child is None for w in self.c.workers), "the ends of all parts")
         self.assertFalse(os.path.exists(out))
         self.assertEqual(self.c.staging(out), [])
+
+    def test_what_members_say_is_in_the_jobs_log(self):
+        self.workers(3, env={"QD_FAULT": "flood:50"})  # their processes say something
+        job, out = self.submit("x", "3")
+        self.succeeded(job, out, 3)
+        lines = [e for e in self.c.ctl("logs", job, "--json").events() if e["event"] == "log"]
+        self.assertEqual([e["line"] for e in lines], list(range(1, len(lines) + 1)))
+        with open(os.path.join(out, "quantd.log"), encoding="utf-8") as f:
+            stored = [x.split(" - ", 2)[2] for x in f.read().splitlines()]
+        for said in ([e["message"] for e in lines], stored):
+            for rank in ("", "rank 1: ", "rank 2: "):
+                found = [int(m[1]) for x in said for m in [re.match(rank + r"flood line (\d+):", x)] if m]
+                self.assertGreater(len(found), 0, rank)
+                self.assertEqual(found, list(range(1, len(found) + 1)), rank)
+            on = sorted(x for x in said if re.fullmatch(r"rank [12]: Runs on worker w[0-2]\.", x))
+            self.assertEqual([x[:6] for x in on], ["rank 1", "rank 2"])
+            self.assertEqual(said[-1], "Quantization succeeded!")
 
     def test_leaders_that_want_the_same_workers_both_come_to_their_end(self):
         self.workers(2)
