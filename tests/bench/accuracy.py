@@ -4,7 +4,8 @@
 usage: tests/bench/accuracy.py [--split dev|test] [--fold N] [--samples N] [--work DIR] [--bin DIR] [--no-peers]
                                [--only ROW;..] [--add NAME=TEMPLATE,SETTING,..] [--again] [PART...]
 
-  text       calibrated on calib.txt: every recipe, also those that lose; judged on eval.txt and on another text
+  text       calibrated on calib.txt: every recipe, also those that lose; judged on eval.txt and on another text, the parts
+             below on eval.txt alone
   built-in   calibrated on the set that quantctl has with it, as text for the others
   perturbed  the weights first with uniform noise of one Q4_1 step, as of a model that was on a 4-bit grid
 
@@ -99,10 +100,7 @@ class Table:
         os.makedirs(self.at(self.split), exist_ok=True)
         self.path = os.path.join(ROOT, "out", "bench", f"accuracy-{self.split}.json")
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        self.rows = {}
-        if os.path.exists(self.path):
-            with open(self.path, encoding="utf-8") as f:
-                self.rows = json.load(f)
+        self.rows = self.load()
         self.n, self.calib, self.texts = self.data()
 
     def at(self, *name):
@@ -166,17 +164,28 @@ class Table:
             seconds = run(argv(out + ".part"), out + ".log", CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", **env)
             os.rename(out + ".part", out)
             self.rows[key] = {"seconds": round(seconds, 1)}
-            self.save()
+            self.save(part)
         self.rows.setdefault(key, {})
         return out
 
-    def save(self):
-        with open(self.path, "w", encoding="utf-8") as f:
-            json.dump(self.rows, f, indent=1)
+    def load(self):
+        if not os.path.exists(self.path):
+            return {}
+        with open(self.path, encoding="utf-8") as f:
+            return json.load(f)
+
+    def save(self, part):
+        """This part's rows: another may be under way beside it."""
+        rows = {**self.load(), **{k: v for k, v in self.rows.items() if k.startswith(part + ":")}}
+        with open(self.path + ".part", "w", encoding="utf-8") as f:
+            json.dump(rows, f, indent=1)
+        os.replace(self.path + ".part", self.path)
 
     def judge(self, part, model, made):
         """Figures of {name: where} on every text that lacks them: the source runs once a text."""
         for text, path in self.texts.items():
+            if text == "other" and part != "text":
+                continue
             todo = {name: out for name, out in made.items() if text not in self.rows[f"{part}: {name}"]}
             if not todo:
                 continue
@@ -187,7 +196,7 @@ class Table:
                 found = re.findall(r"quantized \d+ (\{.*\})", f.read())
             for name, figures in zip(todo, found, strict=True):
                 self.rows[f"{part}: {name}"][text] = json.loads(figures)
-            self.save()
+            self.save(part)
 
     def part(self, part):
         model = self.model(part == "perturbed")
