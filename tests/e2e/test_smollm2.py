@@ -1,25 +1,17 @@
 #!/usr/bin/env python3
-"""The real model: SmolLM2-135M-Instruct from GGUF to BF16 to NVFP4, and what diff says of it.
-
-QD_SMOLLM2_GGUF names the GGUF file, else out/ of ./setup has it; without either the script is left out."""
-import glob
+"""The real model: SmolLM2-135M-Instruct from GGUF to BF16 to NVFP4, and what diff says of it. Without it (smollm2.py) the
+script is left out."""
 import hashlib
 import json
 import os
 
 import qd
+import smollm2
 import st
 
-
-def gguf():
-    given = os.environ.get("QD_SMOLLM2_GGUF")
-    found = [given] if given else sorted(glob.glob(os.path.join(qd.ROOT, "out", "**", "*.gguf"), recursive=True))
-    if not found or not os.path.exists(found[0]):
-        qd.skip("no SmolLM2 here: ./setup fetches it, or QD_SMOLLM2_GGUF names the file")
-    return found[0]
-
-
-GGUF = gguf()
+GGUF = smollm2.gguf()
+if GGUF is None:
+    qd.skip("no SmolLM2 here: ./setup fetches it, or QD_SMOLLM2_GGUF names the file")
 # Of the checkpoint that transformers 5.17 makes of the same file (float32, then torch's rounding to bfloat16).
 TENSORS_SHA256 = "5fdcab4789f1a995287ddba5c1bde4d37ad53acdd25c6b6f970c39292ddd6375"
 
