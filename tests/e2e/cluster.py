@@ -18,6 +18,7 @@ CONF = os.path.join(qd.ROOT, "deploy", "nats-conf.sh")
 LEAVE_OUT = ("report.json", "quantd.log")
 END = {"SUCCEEDED", "FAILED", "CANCELED"}
 LEASE_MS = 3000
+PART = re.compile(r"(leads gang)|rank (\d+) of \d+ of job|job taken|free again")
 
 
 def need():
@@ -65,6 +66,14 @@ class Worker:
     @property
     def child(self):
         return next(iter(children(self.p.pid)), None)
+
+    @property
+    def rank(self):
+        """Of the gang that its process works for, by its log; None: it works for none."""
+        said = list(PART.finditer(self.text())) if self.child is not None else []
+        if not said or not (said[-1][1] or said[-1][2]):
+            return None
+        return int(said[-1][2] or 0)
 
     def signal(self, sig):
         if self.p.poll() is None:

@@ -28,6 +28,9 @@ HURT = ("worker killed", "worker stopped", "worker drained", "child killed", "ch
 
 
 class Chaos(cluster.Case):
+    gangs = 0.0  # the part of the jobs that are of several workers
+    disturbed = 1.0  # the part of the rounds in which somebody is hurt, once all jobs are there
+
     def setUp(self):
         super().setUp()
         self.rng = random.Random(SEED)
@@ -42,9 +45,22 @@ class Chaos(cluster.Case):
         self.submitted = 0
         self.resume = []  # (when to go on, process)
         self.hurt = dict.fromkeys(HURT, 0)
+        self.ranks_hurt = {"leaders hurt": 0, "members hurt": 0} if self.gangs > 0 else {}
+        self.n_gangs = 0
 
     def start(self, i):
         return self.c.worker(f"w{i}-{self.submitted}-{self.rng.randrange(10**6)}", "threads=1", "silent=2s", "drain=2s", "attempts_max=1000")
+
+    def ranks(self):
+        """Of the next job. Its bytes do not depend on them."""
+        if self.gangs == 0 or self.rng.random() >= self.gangs:
+            return ()
+        self.n_gangs += 1
+        return ("--ranks", self.rng.choice(("2", "3", "1..3", "2..3")))
+
+    def note_rank(self, w):
+        if self.gangs > 0 and w.rank is not None:
+            self.ranks_hurt["leaders hurt" if w.rank == 0 else "members hurt"] += 1
 
     def alive(self):
         return [w for w in self.c.workers if w.p.poll() is None]
@@ -62,9 +78,10 @@ class Chaos(cluster.Case):
                 self.resume.remove((when, p))
 
     def hurt_child(self):
-        child = next((c for c in (w.child for w in self.rng.sample(self.alive(), len(self.alive()))) if c is not None), None)
+        w, child = next(((w, c) for w in self.rng.sample(self.alive(), len(self.alive())) for c in [w.child] if c is not None), (None, None))
         if child is None:
             return
+        self.note_rank(w)
         sig, kind = self.rng.choice([(signal.SIGKILL, "child killed"), (signal.SIGSTOP, "child stopped")])
         try:
             os.kill(child, sig)
@@ -99,6 +116,8 @@ class Chaos(cluster.Case):
     def disturb(self):
         w = self.rng.choice(self.alive())
         what = self.rng.random()
+        if what < 0.25 or 0.45 <= what < 0.6 or 0.7 <= what < 0.8:
+            self.note_rank(w)
         if what < 0.25:
             w.kill()
             self.hurt["worker killed"] += 1
@@ -121,11 +140,11 @@ class Chaos(cluster.Case):
         name = f"j{self.submitted}"
         self.submitted += 1
         if self.rng.random() > 1 / 3:
-            job, out = self.c.submit(self.model, name, *SETTINGS)
+            job, out = self.c.submit(self.model, name, *SETTINGS, *self.ranks())
             self.jobs[job] = out
             return
         p = qd.start("submit", self.model, "--template", qd.TEMPLATE, "-o", os.path.join(self.c.out, name), "--name", name, "--json",
-                     *SETTINGS, env={"QD_NATS_URL": self.c.url})
+                     *SETTINGS, *self.ranks(), env={"QD_NATS_URL": self.c.url})
         time.sleep(self.rng.random() ** 0.5 * self.submit_s)  # most of the time goes into the connection
         if p.poll() is None and self.rng.random() < 0.3:
             self.stop_for_a_while(p, "submitter stopped")
@@ -198,7 +217,7 @@ class Chaos(cluster.Case):
             if (self.submitted == JOBS or late) and states and len(states) == len(self.jobs) == n_ended:
                 break
             calm = late or (self.submitted == JOBS and (calm or n_ended > len(self.jobs) * 0.8))
-            if not calm:
+            if not calm and (self.submitted < JOBS or self.disturbed == 1 or self.rng.random() < self.disturbed):
                 self.disturb()
             time.sleep(ROUND_S)
         self.judge()
@@ -240,7 +259,7 @@ class Chaos(cluster.Case):
         rows = {"server": server, "seed": SEED, "submitted": f"{self.submitted} of {JOBS}", "jobs": len(records),
                 "never recorded": sum(j is None for j in self.names.values()), **{f"jobs {s}": n for s, n in sorted(states.items())},
                 "outputs with the undisturbed bytes": len(self.same), "cancels answered with success": len(self.canceled),
-                **self.hurt, "takes": sum(epochs), "takes, most of one job": max(epochs),
+                **({"of several workers": self.n_gangs} if self.gangs > 0 else {}), **self.hurt, **self.ranks_hurt, "takes": sum(epochs), "takes, most of one job": max(epochs),
                 f"staging and trash {left}": len(self.c.left_over()), "seconds": round(time.monotonic() - self.began)}
         print("\n".join(f"  {k:<36} {v}" for k, v in rows.items()), flush=True)
         if "QD_CHAOS_TABLE" in os.environ:
