@@ -120,6 +120,16 @@ void qd_group_decode(const qd_group *g, const qd_chunk *c, const qd_bench *b)
                                (unsigned char *)qd_layer_data(x) + c->row * cols * qd_dtype_bytes(x->dtype));
 }
 
+/* b->w += b->w * correction; its global scale stays, which has room above the largest weight. */
+static qd_code correct(const qd_group *g, const qd_chunk *c, unsigned worker, const qd_bench *b, qd_err *err)
+{
+    const uint64_t n = qd_group_item(g, c->item)->cols;
+    qd_lane *lane = &g->lanes[worker];
+    qd_code rc = lane->ops->gemm(lane, false, c->n, n, n, b->w, n, g->correction, n, false, b->q, n, err);
+    for (uint64_t i = 0; rc == QD_OK && i < c->n * n; i++) b->w[i] += b->q[i];
+    return rc == QD_OK ? qd_lane_tick(lane, err) : rc;
+}
+
 static qd_code quantize(void *arg, unsigned worker, uint64_t task, qd_err *err)
 {
     qd_group *g = arg;
@@ -129,6 +139,7 @@ static qd_code quantize(void *arg, unsigned worker, uint64_t task, qd_err *err)
     uint8_t *codes = qd_group_codes(g, c), *scales = qd_group_scales(g, c);
     float gs = g->work->run->result[c->item].gs;
     qd_code rc = qd_work_rows(g->work, g->site, c->item, c->row, c->n, b->w, err);
+    if (rc == QD_OK && g->correction != NULL) rc = correct(g, c, worker, b, err);
     if (rc == QD_OK)
         rc = g->factor != NULL ? by_gptq(g, c, worker, gs, codes, scales, err)
                                : to_nearest(g, c, b, gs, codes, scales, err);
@@ -292,10 +303,10 @@ static qd_code col_weights(const qd_layer_work *w, uint32_t site, float **ret, q
     return QD_OK;
 }
 
-qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor, qd_tasks *tasks,
-                          qd_lane *lanes, qd_err *err)
+qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor, const float *correction,
+                          qd_tasks *tasks, qd_lane *lanes, qd_err *err)
 {
-    qd_group g = {.work = w, .site = site, .factor = factor, .lanes = lanes};
+    qd_group g = {.work = w, .site = site, .factor = factor, .correction = correction, .lanes = lanes};
     float *col_weight = NULL;
     qd_code rc = QD_OK;
     if (w->run->plan->method.hessian_scale) QD_TRY(col_weights(w, site, &col_weight, err));

@@ -27,6 +27,7 @@ typedef struct qd_group {
     qd_layer_work *work;
     uint32_t site;
     const qd_gptq_factor *factor; /* NULL: to nearest */
+    const float *correction;      /* see qd_group_quantize() */
     const float *col_weight;      /* of the scale search; may be NULL */
     qd_chunk *chunks;
     uint64_t n_chunks;

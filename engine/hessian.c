@@ -25,7 +25,7 @@ qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err)
     pthread_condattr_t attr;
     qd_hessian *h = qd_calloc(1, sizeof *h);
     if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a Hessian");
-    h->n = n;
+    h->n = h->n_cols = n;
     h->n_tiles = qd_div_up(n, TILE);
     h->bytes = qd_hessian_bytes(n);
     (void)pthread_condattr_init(&attr);
@@ -43,6 +43,13 @@ qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err)
     }
     *ret = h;
     return QD_OK;
+}
+
+qd_code qd_hessian_new_cross(uint64_t n, qd_hessian **ret, qd_err *err)
+{
+    qd_code rc = qd_hessian_new(2 * n, ret, err);
+    if (rc == QD_OK) (*ret)->n_cols = n;
+    return rc;
 }
 
 void qd_hessian_free(qd_hessian *h)
@@ -94,6 +101,7 @@ static qd_code add_rows(qd_hessian *h, qd_lane *lane, const float *x, uint64_t l
     for (uint64_t i = 0, t = 0; i < h->n_tiles; i++) {
         for (uint64_t j = 0; j <= i; j++, t++) {
             uint64_t m = qd_min_u64(TILE, h->n - i * TILE), n = qd_min_u64(TILE, h->n - j * TILE);
+            if (j * TILE >= h->n_cols) continue;
             QD_TRY(wait_turn(h, t, turn, lane->cancel, err));
             QD_TRY(lane->ops->gram(lane, &g, i * TILE, m, j * TILE, n, h->tile[t], TILE, err));
             if (steps != 0) step(h, t, steps);

@@ -11,6 +11,7 @@
 
 typedef struct qd_hessian {
     uint64_t n, n_tiles; /* tiles in one direction */
+    uint64_t n_cols;     /* columns that are summed: n, or half of them */
     float **tile;        /* [n_tiles * (n_tiles + 1) / 2] by row, each [256][256]; owned */
     uint64_t *turn;      /* of each tile */
     uint64_t bytes;
@@ -21,6 +22,8 @@ typedef struct qd_hessian {
 
 /* Errors: QD_E_NO_MEMORY. Release with qd_hessian_free(). */
 QD_MUST_CHECK qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err);
+/* Of rows [x | y], 2 n channels: beside sum x x^T also sum y x^T, which are rows n .. 2 n - 1; y y^T is left out. */
+QD_MUST_CHECK qd_code qd_hessian_new_cross(uint64_t n, qd_hessian **ret, qd_err *err);
 void qd_hessian_free(qd_hessian *h);
 uint64_t qd_hessian_bytes(uint64_t n);
 /* Adds x [rows][ld] to each tile of the matrix when it is turn `turn` there, and then makes it turn + steps; some

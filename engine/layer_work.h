@@ -67,9 +67,10 @@ QD_MUST_CHECK qd_code qd_scaling_error(const qd_layer_work *w, uint32_t site, co
 QD_MUST_CHECK qd_code qd_balance_layer(qd_layer_work *w, qd_err *err);
 
 /* group.c: quantizes the linears of a site with what is known of its inputs, writes them, journals their units, and
- * puts what they decode to into the layer. factor NULL: to nearest. Their input scales must be known. */
-QD_MUST_CHECK qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor, qd_tasks *tasks,
-                                        qd_lane *lanes, qd_err *err);
+ * puts what they decode to into the layer. factor NULL: to nearest. Their input scales must be known.
+ * correction [n_channels][n_channels]: the weights W are quantized as W + W correction; may be NULL. */
+QD_MUST_CHECK qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor,
+                                        const float *correction, qd_tasks *tasks, qd_lane *lanes, qd_err *err);
 /* Writes and journals the changed copies. */
 QD_MUST_CHECK qd_code qd_changed_write(qd_layer_work *w, qd_err *err);
 

@@ -72,7 +72,8 @@ static float amax_of(const qd_layerwise *l, uint32_t site)
     return amax;
 }
 
-static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_factor *factor, qd_err *err)
+static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_factor *factor, const float *correction,
+                             qd_err *err)
 {
     const qd_input_site *s = &l->work->sites[site];
     float amax = amax_of(l, site);
@@ -80,7 +81,7 @@ static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_facto
         return qd_fail(err, QD_E_INPUT, "%s: its input holds a value that is not finite: the quantized model overflows",
                        l->run->plan->items[s->items[0]].name);
     set_input(l->run, s, amax);
-    qd_code rc = qd_group_quantize(l->work, site, factor, &l->tasks, l->lanes, err);
+    qd_code rc = qd_group_quantize(l->work, site, factor, correction, &l->tasks, l->lanes, err);
     return rc == QD_OK ? pack_again(l->work, site, false, err) : rc;
 }
 
@@ -93,13 +94,17 @@ static float damp_of(const qd_layerwise *l, uint32_t site)
     return n != 0 ? damp + (float)EXPERT_PRIOR / (float)n : damp;
 }
 
-/* The factor of a site's Hessian; empty where there is none, which is counted where there should be one. */
-static qd_code factor_of(qd_layerwise *l, uint32_t site, uint32_t from, qd_gptq_factor *ret, qd_err *err)
+/* The factor of a site's Hessian and its correction, if any; empty where there is none, which is counted where there
+ * should be one. */
+static qd_code factor_of(qd_layerwise *l, uint32_t site, uint32_t from, qd_gptq_factor *ret, float **correction,
+                         qd_err *err)
 {
     bool ok = false;
     if (l->seen[from].hessian == NULL) return QD_OK;
     qd_code rc = qd_gptq_factor_make(&l->tasks, l->lanes, l->seen[from].hessian, qd_hessian_element,
                                      l->work->sites[site].n_channels, damp_of(l, site), ret, &ok, err);
+    if (rc == QD_OK && ok && qd_corrects(l, site))
+        rc = qd_correction_make(l, l->seen[from].hessian, ret, correction, err);
     qd_hessian_free(l->seen[from].hessian); /* the factor is larger */
     l->seen[from].hessian = NULL;
     if (rc == QD_OK && !ok && l->work->moments[site].n_tokens != 0) l->work->n_unfactored++;
@@ -111,16 +116,20 @@ static qd_code quantize_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
 {
     const qd_layer_work *w = l->work;
     qd_gptq_factor factor = {0}, experts = {0};
+    float *correction = NULL;
     qd_code rc = QD_OK;
     for (uint32_t s = 0; s < w->n_sites; s++) {
         bool shared = w->sites[s].kind == QD_SITE_EXPERT_IN;
         qd_gptq_factor *f = shared ? &experts : &factor;
         if (qd_layerwise_stage_of(w->sites[s].kind) != stage) continue;
-        if (f->l == NULL) QD_TRY(factor_of(l, s, shared ? w->n_sites : s, f, err));
-        QD_TRY(quantize_site(l, s, f->l != NULL ? f : NULL, err));
+        if (f->l == NULL) QD_TRY(factor_of(l, s, shared ? w->n_sites : s, f, &correction, err));
+        QD_TRY(quantize_site(l, s, f->l != NULL ? f : NULL, correction, err));
         qd_gptq_factor_done(&factor);
+        qd_free(correction);
+        correction = NULL;
     }
 out:
+    qd_free(correction);
     qd_gptq_factor_done(&factor);
     qd_gptq_factor_done(&experts);
     return rc;
@@ -158,7 +167,7 @@ static qd_code quantize_layer(qd_layerwise *l, qd_err *err)
     if (p->method.gptq)
         QD_TRY(by_stages(l, err));
     else
-        for (uint32_t s = 0; s < w->n_sites; s++) QD_TRY(quantize_site(l, s, NULL, err));
+        for (uint32_t s = 0; s < w->n_sites; s++) QD_TRY(quantize_site(l, s, NULL, NULL, err));
     QD_TRY(qd_changed_write(w, err));
     QD_TRY(qd_journal_add_inputs(w->journal, l->run, (uint32_t)w->layer->number, err));
     l->run->layer_inputs[w->layer->number] = true;

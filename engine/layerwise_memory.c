@@ -1,7 +1,7 @@
 /* layerwise_memory.c -- what the layer-by-layer pass takes beyond a plain calibration pass, from sizes alone. */
 #include "base/mem.h"
 #include "engine/hessian.h"
-#include "engine/layerwise.h"
+#include "engine/layerwise_streams.h"
 
 enum {
     CHUNK_ROWS = 128, /* of a thread in group.c: weights, what they decode to, and GPTQ's three and a panel */
@@ -28,6 +28,12 @@ void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_
         streams += pass->n_tokens * hidden * 2 + (kept <= p->activation_bytes ? kept : 0);
         factor = cols * cols * sizeof(float);
         hessians = qd_hessian_bytes(cols) + (expert_cols != 0 ? p->activation_bytes : 0);
+        if (p->method.correction > 0) {
+            streams += qd_correction_bytes(p);
+            factor *= 2;
+            hessians += qd_hessian_bytes(2 * cols) - qd_hessian_bytes(cols);
+            hessians += p->n_compute * QD_GRAM_ROWS * 2 * cols * sizeof(float); /* inputs and what they lack */
+        }
     }
     uint64_t threads = p->n_compute * (CHUNK_ROWS * (5 * cols + 256) * sizeof(float) + CHUNK_ROWS * cols);
     if (p->method.gptq) threads += p->n_compute * 2 * QD_GRAM_ROWS * cols; /* inputs on their way to a Hessian */

@@ -76,7 +76,7 @@ static qd_code on_source(void *ctx, const qd_site *at, float *replaced, bool *re
     }
     qd_moments_add(m, at->x, at->rows, at->ld);
     keep_some(l, site, at);
-    return QD_OK;
+    return qd_corrects(l, site) ? qd_correction_keep(l, site, at, err) : QD_OK;
 }
 
 /* The range of the layer's sites of one kind: they stand together. */
@@ -126,6 +126,7 @@ static qd_code add_to_hessian(qd_layerwise *l, uint32_t site, const qd_site *at,
     }
     uint64_t first = at->row + s->row[w];
     s->row[w] += at->rows;
+    if (qd_corrects(l, site)) return qd_correction_add(l, site, at, first, x, ld, err);
     return qd_hessian_add(s->hessian, &l->lanes[w], x, ld, at->rows, first, at->rows, err);
 }
 
@@ -244,13 +245,13 @@ static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, 
 }
 
 /* GPTQ takes of the source's inputs their second moments alone, to the power of 1/4: a quarter of the tokens will do.
- * Not where largest values are wanted, or where experts see a few tokens each. */
+ * Not where largest values are wanted, outputs are corrected, or experts see a few tokens each. */
 static qd_tokens source_tokens(const qd_layerwise *l)
 {
     const qd_plan *p = l->run->plan;
     qd_tokens t = *l->o->calib;
     uint64_t n = qd_div_up(t.n_seqs, SOURCE_PART);
-    if (!p->method.gptq || p->info.kv_cache || l->index.config.n_experts != 0) return t;
+    if (!p->method.gptq || p->method.correction > 0 || p->info.kv_cache || l->index.config.n_experts != 0) return t;
     while (n < t.n_seqs && t.starts[n] < SOURCE_TOKENS_MIN) n++;
     t.n_seqs = n;
     return t;
@@ -275,6 +276,7 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
     (void)qd_tokens_part(&l->index.config, l->o->held, rank, n_ranks, &l->held);
     if (calib) QD_TRY(open_stream(l, &l->source_tokens, false, false, &l->source, err));
     if (calib && p->method.gptq) QD_TRY(open_stream(l, &l->calib, true, false, &l->quantized, err));
+    if (calib && p->method.correction > 0) QD_TRY(qd_correction_open(l, err));
     if (l->o->held->n_seqs != 0) {
         QD_TRY(open_stream(l, &l->held, false, true, &l->held_source, err));
         QD_TRY(open_stream(l, &l->held, true, true, &l->held_quantized, err));
@@ -301,6 +303,7 @@ void qd_layerwise_close(qd_layerwise *l)
     qd_layerwise_close_calib(l);
     close_stream(l, &l->held_source);
     close_stream(l, &l->held_quantized);
+    qd_correction_close(l);
     for (unsigned i = 0; l->lanes != NULL && i < l->n_workers; i++) qd_scratch_done(&l->lanes[i].scratch);
     qd_free(l->lanes);
     qd_model_index_done(&l->index);
@@ -348,6 +351,7 @@ qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err *err)
         }
     }
     if (collect) QD_TRY(qd_layerwise_cache_begin(l, err));
+    if (collect) qd_correction_begin(l);
     QD_TRY(qd_stream_run(l->source, l->work->layer, QD_STAGE_ALL, err));
     if (l->parts != NULL) QD_TRY(merge_parts(l, err));
 out:
@@ -366,7 +370,7 @@ static bool has_room(const qd_layerwise *l)
     return bytes <= l->run->plan->activation_bytes;
 }
 
-static qd_code begin_seen(const qd_layerwise *l, qd_site_seen *s, uint64_t hessian, qd_err *err)
+static qd_code begin_seen(const qd_layerwise *l, qd_site_seen *s, uint64_t hessian, bool cross, qd_err *err)
 {
     s->amax = qd_calloc(l->n_workers, sizeof *s->amax);
     s->tile = qd_calloc(l->n_workers, sizeof *s->tile);
@@ -374,7 +378,8 @@ static qd_code begin_seen(const qd_layerwise *l, qd_site_seen *s, uint64_t hessi
     if (s->amax == NULL || s->tile == NULL || s->row == NULL)
         return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
     for (unsigned k = 0; k < l->n_workers; k++) s->tile[k] = UINT64_MAX;
-    return hessian != 0 ? qd_hessian_new(hessian, &s->hessian, err) : QD_OK;
+    if (hessian == 0) return QD_OK;
+    return cross ? qd_hessian_new_cross(hessian, &s->hessian, err) : qd_hessian_new(hessian, &s->hessian, err);
 }
 
 qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
@@ -394,9 +399,9 @@ qd_code qd_layerwise_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
         if (qd_layerwise_stage_of(s->kind) != stage) continue;
         bool shared = s->kind == QD_SITE_EXPERT_IN, wanted = !shared && (room || s->kind != QD_SITE_EXPERT_DOWN);
         if (shared) experts_in = s->n_channels;
-        QD_TRY(begin_seen(l, &l->seen[i], wanted ? s->n_channels : 0, err));
+        QD_TRY(begin_seen(l, &l->seen[i], wanted ? s->n_channels : 0, qd_corrects(l, i), err));
     }
-    if (experts_in != 0) QD_TRY(begin_seen(l, &l->seen[w->n_sites], experts_in, err));
+    if (experts_in != 0) QD_TRY(begin_seen(l, &l->seen[w->n_sites], experts_in, false, err));
     QD_TRY(qd_stream_run(l->quantized, w->layer, stage, err));
     rc = qd_layerwise_reduce_stage(l, err);
 out:

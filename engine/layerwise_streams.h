@@ -14,6 +14,7 @@ typedef struct qd_site_seen {
 } qd_site_seen;
 
 typedef struct qd_cache_seen qd_cache_seen;
+typedef struct qd_source_kept qd_source_kept;
 
 typedef struct qd_layerwise {
     qd_run *run;
@@ -36,6 +37,7 @@ typedef struct qd_layerwise {
         *seen;        /* [sites of the layer + 1] while a stage of `quantized` runs; last: all tokens before experts */
     uint32_t *passed; /* [n_workers] experts whose down this worker's tile is through with */
     qd_cache_seen *cache; /* [n_workers] NULL: no scales of the cache */
+    qd_source_kept *kept; /* NULL: no output correction */
     qd_stage stage;
     /* for progress: passes of a layer, the one that runs, what was last shown */
     uint64_t start_ns, told_ns, layers_done, n_pieces, piece, shown, n_steps, ticks_seen;
@@ -68,6 +70,20 @@ QD_MUST_CHECK qd_code qd_layerwise_on_cache(void *ctx, uint64_t layer, unsigned 
 QD_MUST_CHECK qd_code qd_layerwise_cache_reduce(qd_layerwise *l, qd_err *err); /* over ranks */
 void qd_layerwise_cache_set(qd_layerwise *l);
 void qd_layerwise_cache_end(qd_layerwise *l);
+/* correction.c: the source's inputs of a layer stay until the quantized model's are there. */
+QD_MUST_CHECK qd_code qd_correction_open(qd_layerwise *l, qd_err *err);
+void qd_correction_close(qd_layerwise *l);
+void qd_correction_begin(qd_layerwise *l); /* a layer */
+bool qd_corrects(const qd_layerwise *l, uint32_t site);
+QD_MUST_CHECK qd_code qd_correction_keep(qd_layerwise *l, uint32_t site, const qd_site *at, qd_err *err);
+/* Adds the quantized model's inputs x [at->rows][ld], which are those of tokens from `first` on, and what the source's
+ * have beyond them. */
+QD_MUST_CHECK qd_code qd_correction_add(qd_layerwise *l, uint32_t site, const qd_site *at, uint64_t first,
+                                        const float *x, uint64_t ld, qd_err *err);
+/* From the site's sums and their factor; *ret [n_channels][n_channels], qd_free() it. */
+QD_MUST_CHECK qd_code qd_correction_make(qd_layerwise *l, const qd_hessian *h, const qd_gptq_factor *f, float **ret,
+                                         qd_err *err);
+uint64_t qd_correction_bytes(const qd_plan *p); /* of what is kept, at most */
 /* The stage after whose inputs a site is known. */
 qd_stage qd_layerwise_stage_of(qd_site_kind kind);
 

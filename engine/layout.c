@@ -194,6 +194,7 @@ static qd_code hash_plan(qd_plan *p, qd_err *err)
                        p->method.refine};
     qd_hasher_add(h, head, sizeof head);
     if (p->n_ranks > 1) qd_hasher_add(h, &p->n_ranks, sizeof p->n_ranks);
+    if (p->method.correction > 0) qd_hasher_add(h, &p->method.correction, sizeof p->method.correction);
     qd_hasher_add(h, p->format->name, strlen(p->format->name) + 1);
     qd_hasher_add(h, p->tmpl->id, strlen(p->tmpl->id) + 1);
     for (uint32_t i = 0; i < p->n_parts; i++) qd_hasher_add(h, p->parts[i].header.data, p->parts[i].header.len);

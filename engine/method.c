@@ -51,6 +51,8 @@ qd_code qd_method_of(const qd_job_opts *opts, qd_method *ret, qd_err *err)
     m.balance = is(qd_values_get(opts->values, "smoothing"), "balanced");
     const char *refine = qd_values_get(opts->values, "refine");
     if (m.gptq && refine != NULL) m.refine = (uint32_t)strtoul(refine, NULL, 10);
+    const char *correction = qd_values_get(opts->values, "output_correction");
+    if (m.gptq && correction != NULL) m.correction = strtof(correction, NULL);
     gate(opts, &m);
     m.layerwise = m.gptq || m.hessian_scale || m.balance || m.gate_samples != 0;
     m.calibrated = m.layerwise || t->input_scales;

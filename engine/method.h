@@ -14,6 +14,7 @@ typedef struct qd_method {
     bool balance;          /* scales between channels folded into norms and the linears before */
     float damp;            /* GPTQ: of the mean diagonal element */
     uint32_t refine;       /* GPTQ: sweeps of refinement */
+    float correction;      /* GPTQ: part of the output correction that is taken, 0 .. 1 */
     uint32_t gate_samples; /* held back; 0: no quality gate */
     double max_kl;         /* 0: the gate only tells */
     bool layerwise;        /* quantized layer by layer in a calibration pass (engine/layerwise.h) */

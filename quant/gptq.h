@@ -30,6 +30,10 @@ QD_MUST_CHECK qd_code qd_gptq_factor_make(qd_tasks *tasks, qd_lane *lanes, const
                                           uint64_t n, float damp, qd_gptq_factor *ret, bool *ret_ok, qd_err *err);
 void qd_gptq_factor_done(qd_gptq_factor *f);
 
+/* Rows of m [n][n], in the order of the weight's columns, times (H + damp)^-1, in place. Lanes as in qd_cholesky().
+ * Errors: QD_E_NO_MEMORY, QD_E_CANCELED, QD_E_DEVICE. */
+QD_MUST_CHECK qd_code qd_gptq_solve(qd_tasks *tasks, qd_lane *lanes, const qd_gptq_factor *f, float *m, qd_err *err);
+
 /* Floats of scratch that qd_gptq_rows() and qd_gptq_loss() take for n_rows. */
 uint64_t qd_gptq_scratch(const qd_gptq_factor *f, uint64_t n_rows);
 /* w [n_rows][n] finite, at most 128 rows; gs their global scale; codes [n_rows][n / 2], scales [n_rows][n / 16];

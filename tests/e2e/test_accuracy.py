@@ -11,7 +11,8 @@ import st
 
 FAST = "nvfp4-w4a4-fast"
 GPTQ = ("--set", "method=gptq", "--set", "smoothing=balanced")
-ALL = {"fast": (FAST, ()), "gptq4": ("nvfp4-w4a4", ("--set", "gate_samples=4")), "gptq16": ("nvfp4-w4a16", GPTQ)}
+ALL = {"fast": (FAST, ()), "gptq4": ("nvfp4-w4a4", ("--set", "gate_samples=4")), "gptq16": ("nvfp4-w4a16", GPTQ),
+       "corrected": ("nvfp4-w4a4", ("--set", "output_correction=0.25"))}
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
 E2M1 += [-v for v in E2M1]
 CHANGED = ("input_layernorm.weight", "post_attention_layernorm.weight", "v_proj.bias", "up_proj.bias")

@@ -277,7 +277,7 @@ static void the_shipped_templates_are_what_they_are_called(void **state)
         assert_string_equal(qd_values_get(&v, "block_scale"), rows[i].block_scale);
         assert_string_equal(qd_values_get(&v, "smoothing"), rows[i].smoothing);
         assert_string_equal(qd_values_get(&v, "scale_arithmetic"), "fp32");
-        assert_int_equal(t.n_params, rows[i].input_scales ? 12 : 9);
+        assert_int_equal(t.n_params, rows[i].input_scales ? 13 : 10);
         for (uint32_t k = 0; k < t.n_params; k++)
             assert_int_equal(t.params[k].visible, rows[i].visible && strcmp(t.params[k].name, "input_scale") != 0);
         qd_template_done(&t);

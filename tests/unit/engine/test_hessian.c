@@ -78,6 +78,29 @@ static void it_is_the_plain_sum_whatever_the_threads(void **state)
     qd_hessian_free(four);
 }
 
+/* Rows [x | y] of g_x: sum x x^T, and sum y x^T below it. */
+static void of_pairs_one_half_is_summed_with_both(void **state)
+{
+    enum {
+        HALF = N / 2
+    };
+    (void)state;
+    qd_err e = {0};
+    qd_hessian *h = NULL;
+    qd_lane lane = {.ops = qd_ops_host("cpu")};
+    fill();
+    assert_int_equal(qd_hessian_new_cross(HALF, &h, &e), QD_OK);
+    for (uint64_t t = 0; t < TILES * ROWS; t += ROWS)
+        assert_int_equal(qd_hessian_add(h, &lane, g_x[t], N, ROWS, t, ROWS, &e), QD_OK);
+    for (uint64_t i = 0; i < N; i++)
+        for (uint64_t j = 0; j <= i && j < HALF; j++) {
+            double s = 0;
+            for (int t = 0; t < TILES * ROWS; t++) s += (double)g_x[t][i] * (double)g_x[t][j];
+            assert_true(fabs((double)qd_hessian_element(h, i, j) - s) < 1e-4);
+        }
+    qd_hessian_free(h);
+}
+
 static void strips_are_the_triangle_row_by_row(void **state)
 {
     qd_hessian *h = NULL, *copy = NULL;
@@ -146,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_the_plain_sum_whatever_the_threads),
+        cmocka_unit_test(of_pairs_one_half_is_summed_with_both),
         cmocka_unit_test(strips_are_the_triangle_row_by_row),
         cmocka_unit_test(who_waits_for_a_tile_that_failed_gives_up),
         cmocka_unit_test(moments_have_no_order),

@@ -313,6 +313,34 @@ static void refinement_only_helps(void **state)
     done(&m);
 }
 
+/* What it gives, times the damped Hessian, is what it was given; the same bytes whatever the threads. */
+static void rows_are_solved_against_the_damped_hessian(void **state)
+{
+    (void)state;
+    made m;
+    qd_lane lanes[4] = {0};
+    qd_err e = {0};
+    for (int i = 0; i < 4; i++) lanes[i].ops = qd_ops_host("cpu");
+    quantize(&m, 1, 17, 0.1f);
+    float *given = malloc(N * N * sizeof *given), *a = malloc(N * N * sizeof *a), *b = malloc(N * N * sizeof *b);
+    for (int i = 0; i < N * N; i++) given[i] = a[i] = b[i] = noise() * 100;
+    qd_tasks one = {.n_threads = 1}, four = {.n_threads = 4};
+    assert_int_equal(qd_gptq_solve(&one, lanes, &m.f, a, &e), QD_OK);
+    assert_int_equal(qd_gptq_solve(&four, lanes, &m.f, b, &e), QD_OK);
+    assert_memory_equal(a, b, N * N * sizeof *a);
+    for (int i = 0; i < N; i++) m.h[i * N + i] += m.f.damp;
+    for (int r = 0; r < N; r++)
+        for (int j = 0; j < N; j++) {
+            double s = 0;
+            for (int k = 0; k < N; k++) s += (double)a[r * N + k] * (double)m.h[k * N + j];
+            assert_true(fabs(s - (double)given[r * N + j]) < 0.05); /* of values of some hundred */
+        }
+    free(given);
+    free(a);
+    free(b);
+    done(&m);
+}
+
 static void scales_stay_in_the_format(void **state)
 {
     (void)state;
@@ -398,6 +426,7 @@ int main(void)
         cmocka_unit_test(the_bytes_do_not_depend_on_threads),
         cmocka_unit_test(it_loses_less_than_rounding_to_nearest),
         cmocka_unit_test(refinement_only_helps),
+        cmocka_unit_test(rows_are_solved_against_the_damped_hessian),
         cmocka_unit_test(scales_stay_in_the_format),
         cmocka_unit_test(what_cannot_be_factored_is_said_and_damping_helps_where_it_can),
         cmocka_unit_test(a_cancel_ends_the_factorization),
