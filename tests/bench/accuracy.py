@@ -42,8 +42,10 @@ OURS = {"minmax": ("nvfp4-w4a4", "block_scale=minmax"),
         "fast, weights only": (*W16, "method=rtn"),
         "gptq, not balanced": ("nvfp4-w4a4", "method=gptq", "smoothing=none"),
         "gptq, refined": ("nvfp4-w4a4", "method=gptq", "refine=1"),
-        "gptq": ("nvfp4-w4a4",),
-        "gptq, weights only": (*W16, "method=gptq")}
+        "gptq, corrected": ("nvfp4-w4a4", "method=gptq", "output_correction=0.25"),
+        "gptq": ("nvfp4-w4a4", "method=gptq", "output_correction=0"),
+        "gptq, weights only": (*W16, "method=gptq"),
+        "gptq, weights only, corrected": (*W16, "method=gptq", "output_correction=0.25")}
 GPTQ = {"w4a16": "llm-compressor GPTQ W4A16", "w4a4": "llm-compressor GPTQ W4A4"}
 SCRIPT = os.path.join(PEERS, "llmcompressor_oneshot.py")
 MORE = os.path.join(HERE, "accuracy_peers.py")
@@ -52,7 +54,8 @@ PEER = {GPTQ["w4a16"]: (SCRIPT, "gptq16"), GPTQ["w4a4"]: (SCRIPT, "gptq4"),
         "llm-compressor GPTQ W4A16, expanded mse, damping .05": (MORE, "expanded16"),
         "llm-compressor GPTQ W4A4, expanded mse, damping .05": (MORE, "expanded4"),
         "AutoRound W4A4": (MORE, "autoround4")}
-BEST = {*GPTQ.values(), "fast", "fast, weights only", "gptq", "gptq, weights only"}
+BEST = {*GPTQ.values(), "fast", "fast, weights only", "gptq", "gptq, corrected", "gptq, weights only",
+        "gptq, weights only, corrected"}
 NOISE = """
 import glob, os, shutil, sys, torch
 from safetensors import safe_open
