@@ -4,6 +4,7 @@
 #include "catalog/model.h"
 #include "ckpt/checkpoint.h"
 #include "engine/job.h"
+#include "gpu/device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -133,13 +134,13 @@ static void fill_quality(const qd_job_quality *q, Quantd__Quality *ret)
     ret->max_kl = told(q->max_kl);
 }
 
-static void fill_report(const qd_job_result *result, qd_child_report *ret)
+static void fill_report(const qd_ops *ops, const qd_job_result *result, qd_child_report *ret)
 {
     Quantd__ReportSummary *s = &ret->summary;
     quantd__report_summary__init(s);
     (void)snprintf(ret->path, sizeof ret->path, "%s", result->report_path);
     (void)snprintf(ret->digest, sizeof ret->digest, "%s", result->output_digest);
-    qd_numerics_id(NULL, ret->numerics_id);
+    qd_numerics_id(ops, ret->numerics_id);
     s->path = ret->path;
     s->output_digest = ret->digest;
     s->numerics_id = ret->numerics_id;
@@ -154,6 +155,16 @@ static void fill_report(const qd_job_result *result, qd_child_report *ret)
     ret->others_ms = (uint64_t)(result->others_s * 1000);
 }
 
+/* The worker's own device: that it cannot be opened is the worker's trouble, not the job's. */
+static qd_code open_device(const char *name, const qd_ops **ret, qd_err *err)
+{
+    if (strcmp(name, "cpu") == 0 || name[0] == '\0') return QD_OK;
+    qd_code rc = qd_ops_open(name, ret, err);
+    if (rc != QD_E_UNSUPPORTED) return rc;
+    if (err != NULL) err->code = QD_E_DEVICE;
+    return QD_E_DEVICE;
+}
+
 qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_cancel *cancel, qd_child_report *ret,
                      qd_err *err)
 {
@@ -164,6 +175,7 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
     qd_values values;
     qd_job_result result = {0};
     qd_gang gang = {0};
+    const qd_ops *ops = NULL;
     qd_code rc = QD_OK;
     run r = {.link = link,
              .start = start, /* the same words of all ranks would stand in the job's log as often */
@@ -184,6 +196,8 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
                         .resume = start->resume};
     QD_TRY(qd_child_gang_open(start->gang, start->device, link, cancel, &gang, err));
     if (gang.comm != NULL) opts.gang = &gang;
+    QD_TRY(open_device(start->device, &ops, err));
+    opts.ops = ops;
     if (spec->format[0] != '\0' && (opts.format = qd_format_find(spec->format)) == NULL) {
         rc = qd_fail(err, QD_E_UNSUPPORTED, "format \"%s\": expected compressed-tensors or modelopt", spec->format);
         goto out;
@@ -203,10 +217,11 @@ qd_code qd_child_job(const Quantd__ChildStart *start, qd_child_link *link, qd_ca
         if (hint != NULL) *hint = '\0';
         goto out;
     }
-    fill_report(&result, ret);
+    fill_report(ops, &result, ret);
 out:
     if (rc != QD_OK && gang.comm != NULL) qd_gang_fail(&gang, err);
     qd_child_gang_close(&gang);
+    qd_ops_close(ops);
     qd_template_done(&tmpl);
     qd_arena_done(&arena);
     return rc;

@@ -11,7 +11,7 @@ static const qd_conf_key k_keys[] = {
     {"worker", QD_CONF_TEXT, AT(worker), "", 0, 0, NULL, false,
      "This worker's id: letters, digits, - and _. Empty: host name and instance, as in node1-gpu0."},
     {"device", QD_CONF_TEXT, AT(device), "", 0, 0, NULL, false,
-     "What it computes on. Empty: the instance's name. This version knows cpu."},
+     "What it computes on: cpu, or gpu0, gpu1 and so on, by PCI bus id. Empty: the instance's name."},
     {"gpu_health", QD_CONF_TEXT, AT(gpu_health), "", 0, 0, NULL, false,
      "GPU whose health this worker tells and minds: gpu0 is the first by PCI bus id. Empty: its own device, where that "
      "is "

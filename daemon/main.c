@@ -7,6 +7,7 @@
 #include "bus/bus_nats.h"
 #include "catalog/template.h"
 #include "daemon/child.h"
+#include "daemon/probe.h"
 #include "daemon/service.h"
 #include "engine/numerics.h"
 #include "proto/subject.h"
@@ -20,7 +21,7 @@
 #include <unistd.h>
 
 static const char k_usage[] = "usage: quantd [--instance NAME] [--config FILE] [--set KEY=VALUE]...\n"
-                              "  --instance NAME      which worker of this machine: cpu (default)\n"
+                              "  --instance NAME      which worker of this machine: cpu (default), gpu0, gpu1, ..\n"
                               "  --config FILE        settings; docs/config.md has them all\n"
                               "  --set KEY=VALUE      one setting, over the file's\n"
                               "  --check              check the settings and stop\n"
@@ -31,8 +32,8 @@ static qd_code check_settings(const qd_settings *s, const char *device, qd_err *
 {
     qd_code rc = qd_nats_settings_check(&s->nats, err);
     if (rc != QD_OK) return rc;
-    if (strcmp(device, "cpu") != 0)
-        return qd_fail(err, QD_E_CONFIG, "device: this version computes on cpu only, found \"%s\"", device);
+    if (!qd_probe_is_device(device))
+        return qd_fail(err, QD_E_CONFIG, "device: expected cpu, or gpu0, gpu1 and so on, found \"%s\"", device);
     rc = qd_conf_check_zone("api_time_zone", s->api_time_zone, err);
     if (rc != QD_OK) return rc;
     if (s->output_roots[0] != '/')
@@ -82,7 +83,7 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
     qd_id_of_host(instance, id);
     if (s->worker[0] != '\0') (void)snprintf(id, sizeof id, "%s", s->worker);
     qd_log_field(log, "worker", id);
-    qd_numerics_id(NULL, numerics);
+    QD_TRY(qd_probe_numerics(NULL, device, numerics, err));
     (void)setenv("TZ", s->api_time_zone, 1);
     tzset();
     templates = qd_template_dirs(or_null(s->templates));
@@ -99,7 +100,7 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
                                .log = log,
                                .id = id,
                                .device = device,
-                               .device_class = "cpu",
+                               .device_class = qd_probe_is_gpu(device) ? "cuda" : "cpu",
                                .numerics_id = numerics,
                                .templates = templates,
                                .gpu = gpu};
@@ -127,6 +128,7 @@ int main(int argc, char **argv)
     qd_fault_arm_from_env();
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
         return qd_child_main((int)strtol(argv[2], NULL, 10), strtol(argv[3], NULL, 10));
+    if (argc == 3 && strcmp(argv[1], QD_PROBE_ARG) == 0) return qd_probe_main(argv[2]);
     int code = qd_options_parse(&options, argc, argv);
     if (code >= 0) return code;
     /* Before the bus's library starts threads: signals are for the event loop alone. */

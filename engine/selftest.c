@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "gpu/device.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@ typedef struct tester {
     const qd_selftest_opts *o;
     char *dir;
     qd_dev *dev, *reference;
+    const qd_ops *ops; /* NULL: this processor */
     unsigned n_failed;
 } tester;
 
@@ -31,7 +33,7 @@ static qd_code job_check(tester *t, const char *name, bool calibrated, qd_selfte
 {
     char *dir = NULL;
     qd_code rc = sub_dir(t, name, &dir, err);
-    if (rc == QD_OK) rc = qd_selftest_job(t->o, dir, calibrated, c, err);
+    if (rc == QD_OK) rc = qd_selftest_job(t->o, t->ops, dir, calibrated, c, err);
     qd_free(dir);
     return rc;
 }
@@ -40,6 +42,7 @@ typedef enum check {
     NUMBERS,
     AMAX,
     ENCODE,
+    OPERATIONS,
     JOB_WEIGHTS,
     JOB_CALIBRATED,
     CHECKS
@@ -55,6 +58,8 @@ static qd_code run_check(tester *t, check which, qd_selftest_check *c, qd_err *e
         return qd_selftest_amax(t->dev, t->o->cancel, c, err);
     case ENCODE:
         return qd_selftest_encode(t->dev, t->reference, t->o->cancel, c, err);
+    case OPERATIONS:
+        return qd_selftest_ops(t->ops, t->o->cancel, c, err);
     case JOB_WEIGHTS:
         return job_check(t, "weights", false, c, err);
     case JOB_CALIBRATED:
@@ -73,10 +78,15 @@ static bool is_finding(qd_code rc)
 
 static qd_code run_all(tester *t, qd_err *err)
 {
-    static const char *const names[CHECKS] = {"small floats, ties and neighbours", "largest magnitude",
-                                              "NVFP4 encoder, every rule and dtype", "a job, weights only",
-                                              "a job, GPTQ with calibration"};
+    const bool gpu = t->ops != NULL;
+    const char *const names[CHECKS] = {"small floats, ties and neighbours",
+                                       "largest magnitude",
+                                       "NVFP4 encoder, every rule and dtype",
+                                       "operations of a forward pass",
+                                       "a job, weights only",
+                                       gpu ? "a job, rounded with calibration" : "a job, GPTQ with calibration"};
     for (int i = 0; i < CHECKS; i++) {
+        if (i == OPERATIONS && !gpu) continue; /* beside itself */
         qd_selftest_check c = {.name = names[i]};
         uint64_t began = qd_mono_ns();
         qd_code rc = run_check(t, (check)i, &c, err);
@@ -91,13 +101,12 @@ static qd_code run_all(tester *t, qd_err *err)
     return QD_OK;
 }
 
-/* Where the device seams are opened: the one place that knows which devices there are. */
 static qd_code open_devices(tester *t, qd_err *err)
 {
-    if (strcmp(t->o->device, "cpu") != 0)
-        return qd_fail(err, QD_E_UNSUPPORTED, "device %.40s: this version computes on cpu only", t->o->device);
-    qd_code rc = qd_dev_open_host(NULL, &t->dev, err);
-    return rc == QD_OK ? qd_dev_open_host("scalar", &t->reference, err) : rc;
+    qd_code rc = qd_dev_open(t->o->device, &t->dev, err);
+    if (rc == QD_OK) rc = qd_dev_open_host("scalar", &t->reference, err);
+    if (rc == QD_OK && strcmp(t->o->device, "cpu") != 0) rc = qd_ops_open(t->o->device, &t->ops, err);
+    return rc;
 }
 
 qd_code qd_selftest_run(const qd_selftest_opts *o, unsigned *ret_failed, qd_err *err)
@@ -124,5 +133,6 @@ out:
     qd_free(t.dir);
     qd_dev_free(t.dev);
     qd_dev_free(t.reference);
+    qd_ops_close(t.ops);
     return rc;
 }

@@ -37,12 +37,16 @@ static const char k_config[] =
     "\"type\":\"enum\",\"choices\":[\"" value "\"],\"default\":\"" value "\",\"visible\":false}"
 
 static const char k_weights[] = TEMPLATE("selftest-w4a16", "none", SETTING("block_scale", "mse"));
+/* What a GPU calibrates; the processor takes more. */
+static const char k_rounded[] =
+    TEMPLATE("selftest-w4a4-rtn", "nvfp4", SETTING("method", "rtn") "," SETTING("block_scale", "four_over_six"));
 static const char k_calibrated[] =
     TEMPLATE("selftest-w4a4", "nvfp4",
              SETTING("method", "gptq") "," SETTING("block_scale", "hessian") "," SETTING("smoothing", "balanced"));
 
 typedef struct small_job {
     const qd_selftest_opts *o;
+    const qd_ops *ops;
     const char *dir;
     char *model, *ids;
     qd_template tmpl;
@@ -131,6 +135,7 @@ static qd_code run(const small_job *j, const char *name, unsigned n_threads, qd_
                               .tmpl = &j->tmpl,
                               .values = &j->values,
                               .device = j->o->device,
+                              .ops = j->ops,
                               .calib_files = (const char *const *)&j->ids,
                               .n_calib_files = j->tmpl.input_scales ? 1 : 0,
                               .n_threads = n_threads};
@@ -141,7 +146,7 @@ static qd_code run(const small_job *j, const char *name, unsigned n_threads, qd_
 
 static qd_code open_job(small_job *j, bool calibrated, qd_err *err)
 {
-    const char *text = calibrated ? k_calibrated : k_weights;
+    const char *text = !calibrated ? k_weights : j->ops != NULL ? k_rounded : k_calibrated;
     qd_code rc = QD_OK;
     QD_TRY(qd_template_parse(text, strlen(text), "the self-test's template", &j->tmpl, err));
     QD_TRY(qd_values_resolve(&j->tmpl, NULL, 0, &j->arena, &j->values, err));
@@ -155,9 +160,10 @@ out:
     return rc;
 }
 
-qd_code qd_selftest_job(const qd_selftest_opts *o, const char *dir, bool calibrated, qd_selftest_check *c, qd_err *err)
+qd_code qd_selftest_job(const qd_selftest_opts *o, const qd_ops *ops, const char *dir, bool calibrated,
+                        qd_selftest_check *c, qd_err *err)
 {
-    small_job j = {.o = o, .dir = dir};
+    small_job j = {.o = o, .ops = ops, .dir = dir};
     qd_job_result one = {0}, many = {0};
     unsigned n_threads = o->n_threads != 0 ? o->n_threads : qd_cpu_count();
     qd_code rc = QD_OK;

@@ -1,5 +1,5 @@
-/* dev.h -- SEAM: one device that computes. dev_host.c is the processor this runs on; gpu/cuda is loaded at run time
- * later.
+/* dev.h -- SEAM: one device that encodes weights. dev_host.c is the processor this runs on; gpu/cuda/dev_cuda.c a GPU,
+ * opened by gpu/device.h.
  *
  * Operations take host memory and return when the result is there: how a device stages and streams is its own business.
  * Every operation is required. All devices give the same bytes: the arithmetic is gpu/kernels.h on each of them.
@@ -12,6 +12,7 @@
 #include "gpu/nvfp4.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct qd_dev qd_dev;
@@ -35,6 +36,9 @@ struct qd_dev {
 /* isa: NULL for the best this processor has, or "scalar", "generic", "avx2", "avx512" (tests); QD_E_UNSUPPORTED if it
  * cannot. */
 QD_MUST_CHECK qd_code qd_dev_open_host(const char *isa, qd_dev **ret, qd_err *err);
+/* A tile that some device encodes. Errors: QD_E_UNSUPPORTED (dtype, rule, arithmetic), QD_E_INTERNAL (global scale,
+ * rows of column weights). */
+QD_MUST_CHECK qd_code qd_dev_check_tile(const qd_dev *d, const qd_nvfp4_tile *t, qd_err *err);
 static inline void qd_dev_free(qd_dev *d)
 {
     if (d != NULL) d->ops->free(d);

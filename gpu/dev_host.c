@@ -79,9 +79,8 @@ static void encode_scalar(const qd_nvfp4_tile *t, uint64_t first, qd_nvfp4_sums 
     }
 }
 
-static qd_code host_encode(qd_dev *d, const qd_nvfp4_tile *t, qd_nvfp4_sums *ret_sums, qd_err *err)
+qd_code qd_dev_check_tile(const qd_dev *d, const qd_nvfp4_tile *t, qd_err *err)
 {
-    const host *h = d->ctx;
     if (t->dtype < 0 || t->dtype >= QD_DTYPE_COUNT || !known_dtype((qd_dtype)t->dtype))
         return qd_fail(err, QD_E_UNSUPPORTED, "%s: encode expects BF16, F16 or F32, found %s", d->name,
                        qd_dtype_name((qd_dtype)t->dtype));
@@ -93,6 +92,14 @@ static qd_code host_encode(qd_dev *d, const qd_nvfp4_tile *t, qd_nvfp4_sums *ret
         return qd_fail(err, QD_E_INTERNAL, "%s: expected a finite global scale > 0, found %g", d->name, (double)t->gs);
     if (t->col_weight != NULL && t->blocks_per_row == 0)
         return qd_fail(err, QD_E_INTERNAL, "%s: column weights for rows of 0 blocks", d->name);
+    return QD_OK;
+}
+
+static qd_code host_encode(qd_dev *d, const qd_nvfp4_tile *t, qd_nvfp4_sums *ret_sums, qd_err *err)
+{
+    const host *h = d->ctx;
+    qd_code rc = qd_dev_check_tile(d, t, err);
+    if (rc != QD_OK) return rc;
     qd_nvfp4_sums sums = {0};
     uint64_t done = h->isa != NULL ? h->isa->encode(t, &sums) : 0;
     encode_scalar(t, done, &sums);

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ static qd_code load(const char *name, const qd_cuda_library **ret, qd_err *err)
 {
     const qd_cuda_library *(*library_of)(void) = NULL;
     char why[256] = "";
+    (void)setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* gpuN is NVML's gpuN */
     void *library = dlopen(k_library, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) (void)snprintf(why, sizeof why, "%s", dlerror());
     if (library == NULL) library = load_beside();
@@ -48,19 +50,35 @@ static qd_code load(const char *name, const qd_cuda_library **ret, qd_err *err)
     return QD_OK;
 }
 
+/* The library for a name that is no host's, and the number in it. */
+static qd_code find(const char *name, const qd_cuda_library **ret, int *ret_index, qd_err *err)
+{
+    int end = 0;
+    if (sscanf(name, "gpu%3d%n", ret_index, &end) != 1 || name[end] != '\0' || name[3] < '0' || name[3] > '9')
+        return qd_fail(err, QD_E_USAGE, "device %.40s: expected cpu, cpu-bf16 or gpu0, gpu1, ..", name);
+    return load(name, ret, err);
+}
+
 qd_code qd_ops_open(const char *name, const qd_ops **ret, qd_err *err)
 {
     const qd_cuda_library *library = NULL;
     const qd_ops *host = qd_ops_host(name);
-    int index = 0, end = 0;
+    int index = 0;
     if (host != NULL) {
         *ret = host;
         return QD_OK;
     }
-    if (sscanf(name, "gpu%3d%n", &index, &end) != 1 || name[end] != '\0' || name[3] < '0' || name[3] > '9')
-        return qd_fail(err, QD_E_USAGE, "device %.40s: expected cpu, cpu-bf16 or gpu0, gpu1, ..", name);
-    qd_code rc = load(name, &library, err);
+    qd_code rc = find(name, &library, &index, err);
     return rc == QD_OK ? library->open(index, ret, err) : rc;
+}
+
+qd_code qd_dev_open(const char *name, qd_dev **ret, qd_err *err)
+{
+    const qd_cuda_library *library = NULL;
+    int index = 0;
+    if (qd_ops_host(name) != NULL) return qd_dev_open_host(NULL, ret, err);
+    qd_code rc = find(name, &library, &index, err);
+    return rc == QD_OK ? library->open_dev(index, ret, err) : rc;
 }
 
 void qd_ops_close(const qd_ops *ops)

@@ -4,13 +4,9 @@
 
 #include "base/dtype.h"
 #include "gpu/cuda/cuda.h"
+#include "gpu/cuda/launch.h"
 
 #include <stdint.h>
-
-enum { /* bits of qd_cuda_encode_args.flags */
-    QD_CUDA_CLIPPED = 1,
-    QD_CUDA_ZERO = 2
-};
 
 typedef struct qd_cuda_amax_args {
     const void *w; /* [n], 16-byte aligned */
@@ -26,7 +22,7 @@ typedef struct qd_cuda_encode_args {
     uint8_t *codes;   /* [n_blocks][8], 8-byte aligned */
     uint8_t *scales;  /* [n_blocks] */
     float *err2, *w2; /* [n_blocks] each: the block's sums of gpu/kernels.h */
-    uint8_t *flags;   /* [n_blocks] */
+    uint8_t *flags;   /* [n_blocks]: QD_CUDA_CLIPPED, QD_CUDA_ZERO */
     float gs;
     int32_t arith; /* ct kernels only: qd_nvfp4_arith, not QD_ARITH_FP32 */
 } qd_cuda_encode_args;

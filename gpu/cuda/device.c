@@ -173,6 +173,6 @@ out:
 
 const qd_cuda_library *qd_cuda_library_of(void)
 {
-    static const qd_cuda_library library = {QD_CUDA_LIBRARY_VERSION, sizeof(qd_ops), open_device};
+    static const qd_cuda_library library = {QD_CUDA_LIBRARY_VERSION, sizeof(qd_ops), open_device, qd_cuda_dev_open};
     return &library;
 }

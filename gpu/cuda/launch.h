@@ -14,11 +14,16 @@ enum {
     QD_CUDA_INVALID = 1
 };
 
+enum { /* bits of qd_cuda_block_sums.flags */
+    QD_CUDA_CLIPPED = 1,
+    QD_CUDA_ZERO = 2
+};
+
 /* What an encode leaves beside codes and scales, [n_blocks] each. Added up in block order in float64 by the host, err2
  * and w2 give the bits of qd_nvfp4_sums. */
 typedef struct qd_cuda_block_sums {
     float *err2, *w2;
-    uint8_t *flags; /* QD_CUDA_CLIPPED, QD_CUDA_ZERO (gpu/cuda/args.h) */
+    uint8_t *flags;
 } qd_cuda_block_sums;
 
 /* What the shared library shows; all else in it is hidden. */

@@ -8,6 +8,7 @@ import unittest
 import qd
 
 NVML = os.environ.get("QD_NVML_LIBRARY")  # a double: tests/shim/nvml
+CUDA = os.environ.get("QD_CUDA_DOUBLE")  # doubles of CUDA and cuBLAS: tests/shim/cuda
 
 
 class SelfTest(qd.Case):
@@ -54,6 +55,35 @@ class SelfTest(qd.Case):
         r = qd.quantctl("selftest", "--device", "gpu0", "--nvml", NVML, env={"QD_FAKE_NVML": self.path("nvml")})
         self.assertEqual(r.rc, 1, str(r))
         self.assertIn("Fake GPU 0: 4 uncorrected ECC errors", r.out)
+        self.assertIn("gpu0: checks failed", r.out)
+
+    def on_doubles(self, *more, **env):
+        return qd.quantctl("selftest", "--device", "gpu0", "--nvml", NVML, "--dir", self.dir, *more, timeout=3 * qd.HANG_S,
+                           env={"LD_LIBRARY_PATH": CUDA, "QD_FAKE_CUDA_LAZY": "1", **env})
+
+    @unittest.skipUnless(NVML and CUDA, "no doubles of NVML and CUDA were built")
+    def test_a_sound_gpu_passes(self):
+        report = self.path("cuda")
+        r = self.on_doubles("--threads", "2", "--json", QD_FAKE_CUDA_REPORT=report)
+        self.assertEqual(r.rc, 0, str(r))
+        checks = [e for e in r.events() if e["event"] == "check"]
+        self.assertEqual([c["name"] for c in checks], [
+            "health of the GPU", "small floats, ties and neighbours", "largest magnitude", "NVFP4 encoder, every rule and dtype",
+            "operations of a forward pass", "a job, weights only", "a job, rounded with calibration"])
+        for c in checks:
+            self.assertTrue(c["ok"] and c["cases"] > 0 and c["failed"] == 0, c)
+        done = r.event("done")
+        self.assertEqual((done["device"], done["ok"], done["failed_checks"]), ("gpu0", True, 0))
+        with open(report, encoding="ascii") as f:
+            self.assertIn(" live 0 ", f.read())
+        self.assertEqual(os.listdir(self.dir), ["cuda"])
+        print(*(f"{c['name']}: {c['cases']} cases, {c['seconds']} s" for c in checks), sep="\n")
+
+    @unittest.skipUnless(NVML and CUDA, "no doubles of NVML and CUDA were built")
+    def test_a_gpu_whose_calls_fail_is_found(self):
+        r = self.on_doubles(QD_FAKE_CUDA_FAIL="200")
+        self.assertEqual(r.rc, 1, str(r))
+        self.assertRegex(r.out, r"FAIL  largest magnitude .* gpu0: ")
         self.assertIn("gpu0: checks failed", r.out)
 
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "engine/selftest.h"
+#include "gpu/num.h"
 
 #include <string.h>
 
@@ -122,6 +123,67 @@ static void mistakes_of_the_largest_magnitude_are_found(void **state)
     qd_dev_free(f.host);
 }
 
+/* The host's operations with one bit of one result changed. */
+static void flip(float *x)
+{
+    *x = qd_bits_f32(qd_f32_bits(*x) ^ 1);
+}
+
+static void flawed_add(const qd_lane *l, float *x, uint64_t ldx, const float *y, uint64_t ldy, uint64_t rows,
+                       uint64_t n)
+{
+    qd_ops_host("cpu")->add(l, x, ldx, y, ldy, rows, n);
+    flip(&x[(rows - 1) * ldx + n - 1]);
+}
+
+static void flawed_copy(const qd_lane *l, const float *x, uint64_t ldx, uint64_t head_x, uint64_t rows,
+                        uint64_t n_heads, uint64_t n, float *y, uint64_t ldy, uint64_t head_y)
+{
+    qd_ops_host("cpu")->copy(l, x, ldx, head_x, rows, n_heads, n, y, ldy, head_y);
+    flip(&y[n]); /* beside what it writes */
+}
+
+static qd_code flawed_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
+                             uint64_t ldy, qd_err *err)
+{
+    qd_code rc = qd_ops_host("cpu")->linear(l, x, m, ldx, w, y, ldy, err);
+    y[(m - 1) * ldy + w->n - 1] += 1e6f;
+    return rc;
+}
+
+static qd_code no_attention(qd_lane *l, const qd_attention *a, qd_err *err)
+{
+    (void)l;
+    (void)a;
+    return qd_fail(err, QD_E_DEVICE, "no attention");
+}
+
+static void mistakes_of_the_forward_pass_are_found(void **state)
+{
+    qd_ops ops = *qd_ops_host("cpu");
+    qd_selftest_check sound = {0}, add = {0}, copy = {0}, linear = {0}, failing = {0};
+    qd_err err = {0};
+    (void)state;
+    assert_int_equal(qd_selftest_ops(&ops, NULL, &sound, &err), QD_OK);
+    assert_int_equal(sound.n_failed, 0);
+    assert_true(sound.n_cases > 30);
+    ops.add = flawed_add;
+    assert_int_equal(qd_selftest_ops(&ops, NULL, &add, &err), QD_OK);
+    assert_int_equal(add.n_failed, 2);
+    assert_non_null(strstr(add.what, "add, value"));
+    ops = *qd_ops_host("cpu");
+    ops.copy = flawed_copy;
+    assert_int_equal(qd_selftest_ops(&ops, NULL, &copy, &err), QD_OK);
+    assert_int_equal(copy.n_failed, 2);
+    ops = *qd_ops_host("cpu");
+    ops.linear = flawed_linear;
+    assert_int_equal(qd_selftest_ops(&ops, NULL, &linear, &err), QD_OK);
+    assert_int_equal(linear.n_failed, 3);
+    ops = *qd_ops_host("cpu");
+    ops.attention = no_attention;
+    assert_int_equal(qd_selftest_ops(&ops, NULL, &failing, &err), QD_E_DEVICE);
+}
+
 static void only_the_first_failure_is_told(void **state)
 {
     qd_selftest_check c = {0};
@@ -151,6 +213,7 @@ int main(void)
         cmocka_unit_test(each_mistake_of_an_encoder_is_found),
         cmocka_unit_test(a_device_that_fails_is_told),
         cmocka_unit_test(mistakes_of_the_largest_magnitude_are_found),
+        cmocka_unit_test(mistakes_of_the_forward_pass_are_found),
         cmocka_unit_test(only_the_first_failure_is_told),
         cmocka_unit_test(a_device_that_is_not_there_is_refused),
     };
