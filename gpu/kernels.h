@@ -79,6 +79,23 @@ QD_HD uint32_t qd_nvfp4_scale_code(float s)
     return c == 0 ? 1u : c;
 }
 
+/* The code of element i with magnitude 0 <= t <= 6, whose magnitude code is m; i rises, *before holds what the element
+ * before left. */
+QD_HD void qd_nvfp4_put(uint8_t *codes, int i, float t, uint32_t m, int negative, float *before)
+{
+#ifdef QD_CVT_E2M1
+    const float v = negative ? -t : t;
+    (void)m;
+    if (i % 2 == 1) codes[i / 2] = qd_e2m1_pair(*before, v);
+    *before = v;
+#else
+    const uint32_t code = m | (negative ? 8u : 0u);
+    (void)t;
+    (void)before;
+    codes[i / 2] = (uint8_t)(i % 2 == 0 ? code : codes[i / 2] | (code << 4));
+#endif
+}
+
 /* fp32 arithmetic. w [16] finite; weight [16] or NULL (QD_RULE_MSE only); codes [8]. */
 QD_HD qd_nvfp4_block_sums qd_nvfp4_block_fp32(const float *w, const float *weight, float gs, qd_nvfp4_rule rule,
                                               uint8_t *codes, uint8_t *scale)
@@ -101,17 +118,16 @@ QD_HD qd_nvfp4_block_sums qd_nvfp4_block_fp32(const float *w, const float *weigh
             c = qd_nvfp4_sweep(x, weight, amax, amax_weight, c);
         }
     }
-    float s = qd_e4m3_to_f32((uint8_t)c), rcp = 1.0f / s;
+    float s = qd_e4m3_to_f32((uint8_t)c), rcp = 1.0f / s, before = 0.0f;
     qd_nvfp4_block_sums sums = {0.0f, 0.0f, amax > 6.0f * s ? 1u : 0u, 1u};
     for (int i = 0; i < QD_NVFP4_BLOCK; i++) {
         uint32_t m;
-        float r = qd_e2m1_round(fminf(x[i] * rcp, QD_E2M1_MAX), &m);
+        float t = fminf(x[i] * rcp, QD_E2M1_MAX), r = qd_e2m1_round(t, &m);
         float d = fmaf(-r, s, x[i]);
         sums.err2 = fmaf(d, d, sums.err2);
         sums.w2 = fmaf(x[i], x[i], sums.w2);
-        if (m != 0) sums.zero = 0;
-        uint32_t code = m | (w[i] < 0.0f ? 8u : 0u);
-        codes[i / 2] = (uint8_t)(i % 2 == 0 ? code : codes[i / 2] | (code << 4));
+        if (r != 0.0f) sums.zero = 0;
+        qd_nvfp4_put(codes, i, t, m, w[i] < 0.0f, &before);
     }
     *scale = (uint8_t)c;
     return sums;
@@ -134,18 +150,17 @@ QD_HD qd_nvfp4_block_sums qd_nvfp4_block_ct(const float *w, float gs, qd_nvfp4_a
     for (int i = 0; i < QD_NVFP4_BLOCK; i++) amax = fmaxf(amax, fabsf(w[i]));
     uint32_t c = qd_e4m3_from_f32(qd_ct_round(amax / 6.0f, arith) * gs);
     if (c == 0) c = QD_E4M3_EIGHTH;
-    float s = qd_e4m3_to_f32((uint8_t)c), step = s / gs;
+    float s = qd_e4m3_to_f32((uint8_t)c), step = s / gs, before = 0.0f;
     qd_nvfp4_block_sums sums = {0.0f, 0.0f, amax > 6.0f * step ? 1u : 0u, 1u};
     for (int i = 0; i < QD_NVFP4_BLOCK; i++) {
         uint32_t m;
-        float t = w[i] / step, x = fabsf(w[i]) * gs;
-        float r = qd_e2m1_round(fminf(fabsf(t), QD_E2M1_MAX), &m);
+        float q = w[i] / step, x = fabsf(w[i]) * gs;
+        float t = fminf(fabsf(q), QD_E2M1_MAX), r = qd_e2m1_round(t, &m);
         float d = fmaf(-r, s, x);
         sums.err2 = fmaf(d, d, sums.err2);
         sums.w2 = fmaf(x, x, sums.w2);
-        if (m != 0) sums.zero = 0;
-        uint32_t code = m | (t < 0.0f ? 8u : 0u);
-        codes[i / 2] = (uint8_t)(i % 2 == 0 ? code : codes[i / 2] | (code << 4));
+        if (r != 0.0f) sums.zero = 0;
+        qd_nvfp4_put(codes, i, t, m, q < 0.0f, &before);
     }
     *scale = (uint8_t)c;
     return sums;

@@ -15,6 +15,15 @@
 #define QD_HD static inline
 #endif
 
+/* Conversions in hardware, the same bits: E4M3 from sm_89 on, E2M1 where the architecture's own features are compiled
+ * for. Source: PTX ISA 9.0, cvt.rn.satfinite.e4m3x2.f32 and .e2m1x2.f32. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+#define QD_CVT_E4M3
+#endif
+#if defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM120_ALL)
+#define QD_CVT_E2M1
+#endif
+
 #define QD_E2M1_MAX 6.0f
 #define QD_E4M3_MAX 448.0f
 enum {
@@ -105,6 +114,20 @@ QD_HD uint8_t qd_e2m1_from_f32(float x)
     return (uint8_t)(sign | m);
 }
 
+#ifdef QD_CVT_E2M1
+/* Codes of two elements as qd_e2m1_from_f32() gives them, the first in the low nibble. */
+__device__ static inline uint8_t qd_e2m1_pair(float first, float second)
+{
+    uint16_t codes;
+    asm("{\n\t.reg .b8 codes;\n\t"
+        "cvt.rn.satfinite.e2m1x2.f32 codes, %2, %1;\n\t"
+        "cvt.u16.u8 %0, codes;\n\t}"
+        : "=h"(codes)
+        : "f"(first), "f"(second));
+    return (uint8_t)codes;
+}
+#endif
+
 QD_HD float qd_e2m1_to_f32(uint8_t code)
 {
     uint32_t m = code & 7u;
@@ -115,6 +138,11 @@ QD_HD float qd_e2m1_to_f32(uint8_t code)
 /* E4M3FN code of x: nearest, ties to even, saturating at 448; NaN -> 0x7f. */
 QD_HD uint8_t qd_e4m3_from_f32(float x)
 {
+#ifdef QD_CVT_E4M3
+    uint16_t codes; /* of zero and of x */
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(0.0f), "f"(x));
+    return (uint8_t)codes;
+#else
     uint32_t b = qd_f32_bits(x), sign = (b >> 24) & 0x80u, a = b & 0x7fffffffu;
     if (a > 0x7f800000u) return 0x7f;
     if (a >= 0x43e00000u) return (uint8_t)(sign | QD_E4M3_MAX_CODE); /* >= 448 */
@@ -123,6 +151,7 @@ QD_HD uint8_t qd_e4m3_from_f32(float x)
         return (uint8_t)(sign | (qd_f32_bits(t) & 0xfu));
     }
     return (uint8_t)(sign | (((a + 0x7ffffu + ((a >> 20) & 1u)) >> 20) - (120u << 3)));
+#endif
 }
 
 QD_HD float qd_e4m3_to_f32(uint8_t code)

@@ -9,7 +9,7 @@ import sys
 
 WIDTH = {"pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "b32": 32, "u32": 32, "s32": 32,
          "f32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64}
-REGISTER_TYPES = ("pred", "b16", "b32", "f32", "b64", "f64")
+REGISTER_TYPES = ("pred", "b8", "b16", "b32", "f32", "b64", "f64")
 SPECIAL = {f"%{ptx}.{axis}": f"{c}.{axis}" for ptx, c in
            (("tid", "threadIdx"), ("ctaid", "blockIdx"), ("ntid", "blockDim"), ("nctaid", "gridDim")) for axis in "xyz"}
 
@@ -85,6 +85,9 @@ define("max.T", "f32", "T T T", "ptx_max_f32({a}, {b})")
 define("sqrt.rn.T", "f32", "T T", "ptx_bits(sqrtf(ptx_f32({a})))")
 define("cvt.rn.f32.T", "u16 s16 u32 s32 u64 s64", "f32 T", "ptx_bits((float)({C}){a})")
 define("cvt.rzi.T.f32", "s32", "T f32", "ptx_to_s32({a})")
+# Two values: the first operand's code lies above the second's.
+define("cvt.rn.satfinite.e4m3x2.T", "f32", "b16 T T", "ptx_e4m3({a}) << 8 | ptx_e4m3({b})")
+define("cvt.rn.satfinite.e2m1x2.T", "f32", "b8 T T", "ptx_e2m1({a}) << 4 | ptx_e2m1({b})")
 define("cvt.f64.T", "f32", "f64 T", "ptx_bits_f64((double)ptx_f32({a}))")
 define("add.rn.T", "f64", "T T T", "ptx_bits_f64(ptx_f64({a}) + ptx_f64({b}))")
 define("mul.rn.T", "f64", "T T T", "ptx_bits_f64(ptx_f64({a}) * ptx_f64({b}))")

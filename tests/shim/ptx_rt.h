@@ -110,6 +110,32 @@ static inline uint32_t ptx_to_s32(uint32_t a)
     return x < -0x1p31f ? 0x80000000u : (uint32_t)(int32_t)x;
 }
 
+/* Code of x in a small float without infinities: nearest, ties to even, what is above `top` (a magnitude code) becomes
+ * it, NaN `nan`; -0 keeps its sign. By the format's definition, for .satfinite of cvt. */
+static inline uint32_t ptx_small_float(uint32_t bits, int mantissa, int bias, uint32_t top, uint32_t nan)
+{
+    const int least = 1 - bias; /* exponent of the smallest normal value */
+    const double x = fabs((double)ptx_f32(bits));
+    const uint32_t sign = bits >> 31 << (top < 8 ? 3 : 7);
+    if (!(x == x)) return nan;
+    if (x == 0) return sign;
+    if (x > 65536) return sign | top;
+    const int e = ilogb(x) > least ? ilogb(x) : least;
+    const double steps = nearbyint(ldexp(x, mantissa - e)); /* 2^mantissa to 2^(mantissa + 1) for normal values */
+    const uint32_t code = (uint32_t)(e - least) * (1u << mantissa) + (uint32_t)steps;
+    return sign | (code < top ? code : top);
+}
+
+static inline uint32_t ptx_e4m3(uint32_t bits)
+{
+    return ptx_small_float(bits, 3, 7, 0x7e, 0x7f);
+}
+
+static inline uint32_t ptx_e2m1(uint32_t bits)
+{
+    return ptx_small_float(bits, 1, 1, 7, 7);
+}
+
 /* ---- float64 ---- */
 
 static inline double ptx_f64(uint64_t bits)

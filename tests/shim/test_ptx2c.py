@@ -57,7 +57,9 @@ class Refusals(Translator):
 
     def test_an_instruction_it_does_not_know_is_named_with_its_line(self):
         self.refused(module("\tsin.approx.f32 %f1, %f2;\n"), "k.ptx:14:", "sin.approx.f32")
-        self.refused(module("\tcvt.rn.satfinite.e2m1x2.f32 %rs1, %f1, %f2;\n"), "cvt.rn.satfinite.e2m1x2.f32")
+        for op in ("cvt.rn.satfinite.e5m2x2.f32", "cvt.rn.satfinite.relu.e4m3x2.f32", "cvt.rn.satfinite.e2m3x2.f32"):
+            self.refused(module(f"\t{op} %rs1, %f1, %f2;\n"), op)
+        self.refused(module("\tcvt.rn.satfinite.e2m1x2.f32 %rs1, %f1, %f2;\n"), "%rs1 (.b16) for a result of .b8")
         self.refused(module("\t@%p1 trap;\n"), "trap")
 
     def test_the_program_exits_with_2_and_writes_nothing(self):
@@ -251,6 +253,16 @@ COMPUTED = [
     ("max.f32 D, A, B;", "f32 f32 f32", (F["-1"], F["2"]), F["2"]),
     ("mov.f32 D, 0fBF800000;", "f32", (), F["-1"]),
     ("mov.u64 D, -2;", "b64", (), 0xFFFFFFFFFFFFFFFE),
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (F["1"], F["2"]), 0x3840),  # the first is the upper one
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (F["nan"], F["inf"]), 0x7F7E),
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (0xC3E80000, F["-0"]), 0xFE80),        # -464: saturated
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (0x3F880000, 0x3F980000), 0x383A),     # ties, to even
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (0x3A800000, 0x3B400000), 0x0002),     # of subnormal codes
+    ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (0x3A800001, 0x3B3FFFFF), 0x0101),
+    *(("{ .reg .b8 two; cvt.rn.satfinite.e2m1x2.f32 two, A, B; cvt.u16.u8 D, two; }", "b16 f32 f32", ab, want) for ab, want in (
+        ((F["1"], F["2"]), 0x24), ((F["nan"], F["-1"]), 0x7A), ((0xFF800000, F["inf"]), 0xF7), ((F["-0"], 0), 0x80),
+        ((0x3E800000, 0x3F400000), 0x02), ((0x3FA00000, 0xBFE00000), 0x2C), ((0x40200000, 0x40600000), 0x46),  # ties
+        ((0x40A00000, 0x40A00001), 0x67), ((0x3E800001, 0x80000001), 0x18))),
     ("{ .reg .b16 low; mov.b32 {low, D}, A; }", "b16 b32", (0x12345678,), 0x1234),
 ]
 for name, by_pair in {  # setp: 1 on (1, 2), (2, 2), (2, 1), (nan, 2)
