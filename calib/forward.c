@@ -31,7 +31,7 @@ typedef struct run {
     qd_weight angles_there;
     qd_single norm, head;
     uint64_t layer, told_ns; /* for progress: layer, and when it was last told while reading */
-    uint64_t peak_bytes, sampled_ns;
+    uint64_t peak_bytes, sampled_ns, device_bytes;
 } run;
 
 static qd_code check_tokens(const run *r, qd_err *err)
@@ -323,8 +323,9 @@ static qd_code open_run(run *ret, const qd_model_index *x, const qd_tokens *t, c
     r->pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
     QD_TRY(check_tokens(r, err));
     qd_forward_measure(x, t, opts, hooks, &need);
-    if (r->ops->n_lanes_max != 0) n_threads = (unsigned)qd_min_u64(n_threads, r->ops->n_lanes_max);
-    QD_TRY(r->ops->reserve(r->ops, need.device_bytes + n_threads * need.device_lane_bytes, err));
+    uint64_t n_lanes = qd_tiles_lanes(t, qd_tile_rows_max(&x->config), r->ops, n_threads);
+    r->device_bytes = need.device_bytes + n_lanes * need.device_lane_bytes;
+    QD_TRY(r->ops->reserve(r->ops, r->device_bytes, err));
     QD_TRY(make_angles(r, err));
     QD_TRY(qd_activations_open(opts->bf16 ? QD_BF16 : QD_F32, t->starts[t->n_seqs], x->config.hidden, memory,
                                opts->spill_dir, &r->acts, err));
@@ -346,6 +347,8 @@ qd_code qd_forward_run(const qd_model_index *x, const qd_tokens *t, const qd_for
     stats.longest_tick_gap_us = r.tiles.longest_gap_us;
     stats.spilled = r.acts.spilled;
     stats.peak_bytes = r.peak_bytes;
+    stats.device_bytes = r.device_bytes;
+    stats.device_peak_bytes = r.ops->memory_peak(r.ops);
     *ret = stats;
 out:
     close_run(&r);

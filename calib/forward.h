@@ -107,6 +107,7 @@ typedef struct qd_forward_stats {
     uint64_t longest_tick_gap_us; /* between two ticks of all threads together, as the waiting one sees it */
     uint64_t lane_bytes;          /* scratch of the thread that had most */
     uint64_t peak_bytes;          /* anonymous + shared resident memory of the process, as far as it was seen */
+    uint64_t device_bytes, device_peak_bytes; /* planned; most in use at once; 0: the device has no memory of its own */
     bool spilled;
 } qd_forward_stats;
 

@@ -81,6 +81,32 @@ static uint64_t layer_bytes(const qd_model_index *x, uint64_t number, bool bf16)
     return sum;
 }
 
+/* The most columns that a linear reads, and the most that one side of it has beside the hidden size. */
+static uint64_t widest_input(const qd_model_config *m)
+{
+    uint64_t mixer = qd_max_u64(m->n_heads * m->head_dim, m->v_heads * m->v_dim);
+    uint64_t mlp = qd_max_u64(m->intermediate, qd_max_u64(m->expert_intermediate, m->shared_intermediate));
+    return qd_max_u64(m->hidden, qd_max_u64(mixer, mlp));
+}
+
+static uint64_t widest_side(const qd_model_config *m)
+{
+    uint64_t q = m->n_heads * m->head_dim * (m->attention_gate ? 2 : 1);
+    uint64_t qkvz = 2 * m->k_heads * m->k_dim + m->v_heads * m->v_dim * (m->interleaved_qkvz ? 2 : 1);
+    return qd_max_u64(widest_input(m), qd_max_u64(q, qkvz));
+}
+
+/* What operations of a device take in a lane beside the values of a tile: gpu/cuda/products.c. */
+static uint64_t operation_bytes(const qd_model_config *m, const qd_ops *ops, uint64_t rows, uint64_t longest,
+                                const qd_forward_opts *opts, const qd_forward_hooks *hooks)
+{
+    uint64_t row = qd_max_u64(1, m->n_heads / qd_max_u64(1, m->n_kv_heads)) * longest * F;
+    uint64_t scores = qd_max_u64(row, qd_min_u64(row * longest, ops->scores_bytes));
+    uint64_t side = qd_max_u64(widest_side(m), hooks->on_logits != NULL ? m->vocab : 0);
+    uint64_t wide = qd_max_u64(widest_input(m) * F, qd_min_u64(side * m->hidden * F, ops->wide_bytes));
+    return ops->lane_bytes + scores + (opts->bf16 ? rows * (widest_input(m) + 2) * 2 : wide);
+}
+
 void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,
                         const qd_forward_hooks *hooks, qd_forward_memory *ret)
 {
@@ -100,5 +126,5 @@ void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_fo
     /* Every tensor begins at a multiple of POOL_ALIGN. */
     ret->device_bytes = layer + (QD_SLOT_COUNT + QD_EXPERT_PARTS * m->n_experts) * 2 * POOL_ALIGN + ret->angle_bytes +
                         m->hidden * F + 4 * POOL_ALIGN;
-    ret->device_lane_bytes = ret->lane_bytes + ops->lane_bytes + rows * qd_max_u64(m->hidden, m->intermediate) * 2;
+    ret->device_lane_bytes = ret->lane_bytes + operation_bytes(m, ops, rows, longest, opts, hooks);
 }

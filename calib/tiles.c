@@ -38,13 +38,18 @@ uint64_t qd_tokens_part(const qd_model_config *m, const qd_tokens *all, uint32_t
     return first;
 }
 
+unsigned qd_tiles_lanes(const qd_tokens *t, uint64_t rows_max, const qd_ops *ops, unsigned n_lanes)
+{
+    if (ops->n_lanes_max != 0) n_lanes = (unsigned)qd_min_u64(n_lanes, ops->n_lanes_max);
+    return (unsigned)qd_max_u64(1, qd_min_u64(n_lanes, cut(t, rows_max, NULL)));
+}
+
 qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane, unsigned n_lanes, qd_tiles *ret,
                       qd_err *err)
 {
     memset(ret, 0, sizeof *ret);
     ret->n_tiles = cut(t, rows_max, NULL);
-    if (lane->ops->n_lanes_max != 0) n_lanes = (unsigned)qd_min_u64(n_lanes, lane->ops->n_lanes_max);
-    ret->n_lanes = (unsigned)qd_max_u64(1, qd_min_u64(n_lanes, ret->n_tiles));
+    ret->n_lanes = qd_tiles_lanes(t, rows_max, lane->ops, n_lanes);
     ret->tiles = qd_calloc(ret->n_tiles + 1, sizeof *ret->tiles);
     ret->lanes = qd_calloc(ret->n_lanes, sizeof *ret->lanes);
     if (ret->tiles == NULL || ret->lanes == NULL) {

@@ -28,6 +28,8 @@ typedef struct qd_tiles {
     qd_err err; /* of the first that failed */
 } qd_tiles;
 
+/* Lanes that qd_tiles_open() opens of n_lanes. */
+unsigned qd_tiles_lanes(const qd_tokens *t, uint64_t rows_max, const qd_ops *ops, unsigned n_lanes);
 /* Cuts sequences into tiles of at most rows_max rows, or one sequence. Release with qd_tiles_done(). */
 QD_MUST_CHECK qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane, unsigned n_lanes,
                                     qd_tiles *ret, qd_err *err);

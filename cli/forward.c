@@ -217,10 +217,12 @@ static void show(const forward_args *a, const qd_ops *ops, const qd_dataset *ids
         qd_forward_numerics(ops, numerics);
         (void)printf("{\"event\":\"done\",\"tokens\":%" PRIu64 ",\"flops\":%" PRIu64
                      ",\"load_s\":%.6f,\"run_s\":%.6f,\"longest_tick_gap_us\":%" PRIu64 ",\"layer_bytes_max\":%" PRIu64
-                     ",\"lane_bytes_max\":%" PRIu64 ",\"lane_bytes\":%" PRIu64
-                     ",\"numerics\":\"%s\",\"spilled\":%s,\"routed\":%" PRIu64 ",\"close_routings\":%" PRIu64 "}\n",
+                     ",\"lane_bytes_max\":%" PRIu64 ",\"lane_bytes\":%" PRIu64 ",\"device_bytes_max\":%" PRIu64
+                     ",\"device_bytes\":%" PRIu64 ",\"numerics\":\"%s\",\"spilled\":%s,\"routed\":%" PRIu64
+                     ",\"close_routings\":%" PRIu64 "}\n",
                      tokens, s->flops, s->load_s, s->run_s, s->longest_tick_gap_us, m->layer_bytes, m->lane_bytes,
-                     s->lane_bytes, numerics, s->spilled ? "true" : "false", routed, close);
+                     s->lane_bytes, s->device_bytes, s->device_peak_bytes, numerics, s->spilled ? "true" : "false",
+                     routed, close);
         return;
     }
     (void)printf("%s: %" PRIu64

@@ -184,6 +184,9 @@ qd_code qd_report_json(const qd_run *run, const qd_job_result *res, qd_buf *out,
         "  \"seconds\": {\"calibrate\": %.6f, \"read_quantize_write\": %.6f, \"sync\": %.6f, \"verify\": %.6f},\n  "
         "\"peak_memory_bytes\": %" PRIu64 ",\n  \"planned_memory_bytes\": %" PRIu64 ",\n",
         res->calibrate_s, res->read_quantize_write_s, res->sync_s, res->verify_s, res->peak_bytes, p->peak_bytes);
+    if (res->forward.device_bytes != 0)
+        qd_buf_printf(out, "  \"device_memory\": {\"planned_bytes\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 "},\n",
+                      res->forward.device_bytes, res->forward.device_peak_bytes);
     if (p->method.calibrated) calibration(res, out);
     if (p->info.kv_cache) kv_cache(run, out);
     qd_buf_str(out, "  \"warnings\": [");

@@ -1,5 +1,5 @@
-/* selftest_ops.c -- the operations of a forward pass on a device beside the
- * host's: the same bits, but for products and what holds some. */
+/* selftest_ops.c -- the operations of a forward pass on a device beside the host's: the same bits, but for products and
+ * what holds some. */
 #include "base/mem.h"
 #include "engine/selftest.h"
 #include "gpu/elements.h"
@@ -7,8 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Sizes on no edge: rows of more than one block of threads, heads of a few,
- * experts that are not a power of two. */
+/* Sizes on no edge: rows of more than one block of threads, heads of a few, experts that are not a power of two. */
 enum {
     ROWS = 5,
     COLS = 1093,
@@ -29,8 +28,7 @@ enum {
     SIZE = 8192
 };
 
-/* The same four buffers on both sides: an operation reads and writes what it
- * likes of them, and all are compared. */
+/* The same four buffers on both sides: an operation reads and writes what it likes of them, and all are compared. */
 typedef struct bench {
     qd_lane lane;
     float *x, *y, *z, *out;
@@ -117,8 +115,7 @@ static const struct {
     const char *name;
     op_fn fn;
     fit_kind fit;
-    float bound; /* how far off `out` may be, of its largest value; 0: the same
-                    bits. Other buffers: the same bits */
+    float bound; /* how far off `out` may be, of its largest value; 0: the same bits. Other buffers: the same bits */
     bool bf16_too;
 } k_ops[] = {
     {"norm", norm, ANY, 0, true},
@@ -144,8 +141,7 @@ static const struct {
     {"delta rule", delta, STEPS, 5e-5f, false},
 };
 
-/* Mostly small numbers, some of other sizes, ties of BF16, zeros of both signs.
- */
+/* Mostly small numbers, some of other sizes, ties of BF16, zeros of both signs. */
 static void fill(float *v, uint32_t *state, fit_kind fit)
 {
     for (uint32_t i = 0; i < SIZE; i++) {
@@ -159,8 +155,7 @@ static void fill(float *v, uint32_t *state, fit_kind fit)
     }
 }
 
-/* What both sides begin with: x, y, z, out. rounded: to BF16, as products of a
- * BF16 pass see them. */
+/* What both sides begin with: x, y, z, out. rounded: to BF16, as products of a BF16 pass see them. */
 static void inputs(float data[4][SIZE], uint32_t seed, fit_kind fit, bool rounded)
 {
     for (int k = 0; k < 4; k++) {
@@ -239,7 +234,7 @@ static qd_code open_bench(bench *b, const qd_ops *ops, const both *of, qd_cancel
     float *at = NULL;
     qd_code rc = QD_OK;
     b->lane = (qd_lane){.ops = ops, .cancel = cancel};
-    QD_TRY(ops->reserve(ops, ops->lane_bytes + (UINT64_C(64) << 20), err));
+    QD_TRY(ops->reserve(ops, ops->lane_bytes + ops->scores_bytes + ops->wide_bytes + (UINT64_C(64) << 20), err));
     QD_TRY(qd_lane_open(&b->lane, err));
     for (int k = 0; k < 4; k++)
         QD_TRY(qd_scratch_take(&b->lane.scratch, 1, SIZE, (float **[]){&b->x, &b->y, &b->z, &b->out}[k], err));

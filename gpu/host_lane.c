@@ -16,6 +16,12 @@ qd_code qd_host_reserve(const qd_ops *ops, uint64_t bytes, qd_err *err)
     return QD_OK;
 }
 
+uint64_t qd_host_memory_peak(const qd_ops *ops)
+{
+    (void)ops;
+    return 0;
+}
+
 qd_code qd_host_lane_open(qd_lane *l, qd_err *err)
 {
     (void)l;

@@ -21,6 +21,7 @@ void qd_host_numerics(const qd_ops *ops, char *ret);
 /* host_lane.c */
 void qd_host_close(const qd_ops *ops);
 qd_code qd_host_reserve(const qd_ops *ops, uint64_t bytes, qd_err *err);
+uint64_t qd_host_memory_peak(const qd_ops *ops);
 qd_code qd_host_lane_open(qd_lane *l, qd_err *err);
 void qd_host_lane_close(qd_lane *l);
 qd_code qd_host_upload(qd_lane *l, qd_dtype dtype, const void *from, uint64_t n, float *to, qd_err *err);

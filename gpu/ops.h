@@ -83,14 +83,18 @@ enum {
 
 struct qd_ops {
     const char *name;
-    bool packs;              /* weight_pack of a BF16 matrix takes as many bytes again */
-    bool on_host;            /* the device's memory is the program's */
-    unsigned n_lanes_max;    /* more of them do not pay; 0: one a processor does */
-    uint64_t lane_bytes;     /* device memory that operations take in a lane for themselves */
+    bool packs;           /* weight_pack of a BF16 matrix takes as many bytes again */
+    bool on_host;         /* the device's memory is the program's */
+    unsigned n_lanes_max; /* more of them do not pay; 0: one a processor does */
+    /* Device memory that operations take in a lane for themselves: in any case; at most, for attention scores and for
+     * weights that are widened. */
+    uint64_t lane_bytes, scores_bytes, wide_bytes;
     const qd_memory *memory; /* scratch is made of it; NULL: the program's */
     void (*close)(const qd_ops *ops);
     /* Takes the device memory of a pass, once; nothing where as much is held. Errors: QD_E_NO_MEMORY (wanted, free). */
     qd_code (*reserve)(const qd_ops *ops, uint64_t bytes, qd_err *err);
+    /* Most of it that was in use at once since then; 0: the program's memory is the device's. */
+    uint64_t (*memory_peak)(const qd_ops *ops);
     /* Before and after the use of a lane, whose other fields are set. The scratch of a lane is given back by the caller
      * before lane_close. */
     qd_code (*lane_open)(qd_lane *l, qd_err *err);

@@ -9,14 +9,15 @@
 #define TABLE(name_, packs_, pack, unpack, linear_, gram_begin_, gram_, attention_)                                 \
     {                                                                                                               \
         .name = name_, .packs = packs_, .on_host = true, .close = qd_host_close, .reserve = qd_host_reserve,        \
-        .lane_open = qd_host_lane_open, .lane_close = qd_host_lane_close, .upload = qd_host_upload,                 \
-        .download = qd_host_download, .zero = qd_host_zero, .numerics = qd_host_numerics, .weight_pack = pack,      \
-        .weight_unpack = unpack, .linear = linear_, .gemm = qd_host_gemm, .gram_begin = gram_begin_, .gram = gram_, \
-        .attention = attention_, .delta_rule = qd_host_delta_rule, .rms_norm = qd_host_rms_norm,                    \
-        .gated_norm = qd_host_gated_norm, .rope = qd_host_rope, .conv_silu = qd_host_conv_silu,                     \
-        .silu_mul = qd_host_silu_mul, .gate = qd_host_gate, .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, \
-        .add = qd_host_add, .copy = qd_host_copy, .gather = qd_host_gather, .scatter_add = qd_host_scatter_add,     \
-        .route = qd_host_route, .load = qd_host_load, .store = qd_host_store,                                       \
+        .memory_peak = qd_host_memory_peak, .lane_open = qd_host_lane_open, .lane_close = qd_host_lane_close,       \
+        .upload = qd_host_upload, .download = qd_host_download, .zero = qd_host_zero, .numerics = qd_host_numerics, \
+        .weight_pack = pack, .weight_unpack = unpack, .linear = linear_, .gemm = qd_host_gemm,                      \
+        .gram_begin = gram_begin_, .gram = gram_, .attention = attention_, .delta_rule = qd_host_delta_rule,        \
+        .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm, .rope = qd_host_rope,                       \
+        .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,                         \
+        .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
+        .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route, .load = qd_host_load, \
+        .store = qd_host_store,                                                                                     \
     }
 
 static const qd_ops k_f32 = TABLE("cpu", false, qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear,

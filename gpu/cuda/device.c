@@ -72,7 +72,10 @@ static qd_code reserve(const qd_ops *ops, uint64_t bytes, qd_err *err)
     qd_cuda_device *d = qd_cuda_device_of(ops);
     size_t available = 0, total = 0;
     qd_code rc = QD_OK;
-    if (bytes <= d->pool.bytes) return QD_OK;
+    if (bytes <= d->pool.bytes) {
+        d->pool.peak = d->pool.used;
+        return QD_OK;
+    }
     if (d->pool.used != 0)
         return qd_fail(err, QD_E_INTERNAL, "%s: more device memory wanted while some is in use", d->name);
     QD_TRY(qd_cuda_enter(d, err));
@@ -89,6 +92,15 @@ static qd_code reserve(const qd_ops *ops, uint64_t bytes, qd_err *err)
 out:
     if (rc != QD_OK) drop_memory(d);
     return rc;
+}
+
+static uint64_t memory_peak(const qd_ops *ops)
+{
+    qd_cuda_device *d = qd_cuda_device_of(ops);
+    (void)pthread_mutex_lock(&d->lock);
+    const uint64_t peak = d->pool.peak;
+    (void)pthread_mutex_unlock(&d->lock);
+    return peak;
 }
 
 static void numerics(const qd_ops *ops, char *ret)
@@ -138,10 +150,13 @@ static qd_code open_device(int index, const qd_ops **ret, qd_err *err)
     d->ops = (qd_ops){.name = d->name,
                       .packs = false, /* the device's copy, not the program's memory */
                       .n_lanes_max = 2,
-                      .lane_bytes = QD_CUDA_WORKSPACE_BYTES + QD_CUDA_SCORES_BYTES + QD_CUDA_WIDE_BYTES,
+                      .lane_bytes = QD_CUDA_WORKSPACE_BYTES,
+                      .scores_bytes = QD_CUDA_SCORES_BYTES,
+                      .wide_bytes = QD_CUDA_WIDE_BYTES,
                       .memory = &d->memory,
                       .close = close_device,
                       .reserve = reserve,
+                      .memory_peak = memory_peak,
                       .numerics = numerics,
                       .lane_open = qd_cuda_lane_open,
                       .lane_close = qd_cuda_lane_close,
