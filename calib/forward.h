@@ -68,6 +68,10 @@ typedef struct qd_forward_hooks {
     qd_code (*on_weights)(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err);
     /* Values that go into linears. The linears read `replaced` [rows][cols], dense, where *ret_replaced is set. */
     qd_code (*on_input)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err);
+    /* The same on a device with memory of its own, where site->x and `replaced` are: asked before on_input, for which
+     * the values are fetched only where *ret_done stays false. */
+    qd_code (*on_input_there)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, bool *ret_done,
+                              qd_err *err);
     /* Keys (after RoPE) and values of whole sequences as they go into the cache: rows x cols, dense. */
     qd_code (*on_cache)(void *ctx, uint64_t layer, unsigned worker, const float *k, const float *v, uint64_t rows,
                         uint64_t cols, qd_err *err);

@@ -104,7 +104,8 @@ static uint64_t operation_bytes(const qd_model_config *m, const qd_ops *ops, uin
     uint64_t scores = qd_max_u64(row, qd_min_u64(row * longest, ops->scores_bytes));
     uint64_t side = qd_max_u64(widest_side(m), hooks->on_logits != NULL ? m->vocab : 0);
     uint64_t wide = qd_max_u64(widest_input(m) * F, qd_min_u64(side * m->hidden * F, ops->wide_bytes));
-    return ops->lane_bytes + scores + (opts->bf16 ? rows * (widest_input(m) + 2) * 2 : wide);
+    uint64_t bits = hooks->on_input != NULL ? rows * widest_input(m) / 16 * sizeof(uint32_t) : 0;
+    return ops->lane_bytes + scores + (opts->bf16 ? rows * (widest_input(m) + 2) * 2 : wide) + bits;
 }
 
 void qd_forward_measure(const qd_model_index *x, const qd_tokens *t, const qd_forward_opts *opts,

@@ -5,43 +5,57 @@
 
 #include <inttypes.h>
 
+/* on_input on copies in the program's memory; `there`: the device's room for what replaces them. */
+static qd_code see_here(const qd_step *s, qd_site site, float *there, bool *ret_replaced, qd_err *err)
+{
+    const qd_forward_hooks *hooks = s->p->hooks;
+    qd_lane *l = s->lane;
+    const bool on_host = l->ops->on_host;
+    const uint64_t n = site.rows * site.cols;
+    float *copy = NULL, *seen_copy = NULL;
+    qd_code rc = QD_OK;
+    QD_TRY(qd_lane_see(l, site.x, n, &site.x, &seen_copy, err));
+    copy = on_host ? there : qd_malloc(n * sizeof *copy);
+    if (copy == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %" PRIu64 " values", n);
+        goto out;
+    }
+    QD_TRY(hooks->on_input(hooks->ctx, &site, copy, ret_replaced, err));
+    if (*ret_replaced && !on_host) QD_TRY(l->ops->upload(l, QD_F32, copy, n, there, err));
+out:
+    if (!on_host) qd_free(copy);
+    qd_free(seen_copy);
+    return rc;
+}
+
 qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows, uint64_t cols,
                     const float **ret, qd_err *err)
 {
     const qd_forward_hooks *hooks = s->p->hooks;
     qd_lane *l = s->lane;
-    const bool on_host = l->ops->on_host;
-    const float *seen = NULL;
-    float *copy = NULL, *there = NULL, *seen_copy = NULL;
-    bool replaced = false;
+    float *there = NULL;
+    bool replaced = false, done = false;
     qd_code rc = QD_OK;
     *ret = x;
     if (hooks->on_input == NULL || rows == 0) return QD_OK;
-    QD_TRY(qd_lane_see(l, x, rows * cols, &seen, &seen_copy, err));
-    qd_site site = {.kind = kind,
-                    .layer = s->p->layer != NULL ? s->p->layer->number : s->p->m->n_layers,
-                    .expert = expert,
-                    .tile = s->tile->number,
-                    .row = s->tile->first_row,
-                    .worker = s->worker,
-                    .lane = l,
-                    .x = seen,
-                    .rows = rows,
-                    .cols = cols,
-                    .ld = cols};
+    const qd_site site = {.kind = kind,
+                          .layer = s->p->layer != NULL ? s->p->layer->number : s->p->m->n_layers,
+                          .expert = expert,
+                          .tile = s->tile->number,
+                          .row = s->tile->first_row,
+                          .worker = s->worker,
+                          .lane = l,
+                          .x = x,
+                          .rows = rows,
+                          .cols = cols,
+                          .ld = cols};
     QD_TRY(qd_scratch_take(&l->scratch, rows, cols, &there, err));
-    copy = on_host ? there : qd_malloc(rows * cols * sizeof *copy);
-    if (copy == NULL) {
-        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for %" PRIu64 " values", rows * cols);
-        goto out;
-    }
-    QD_TRY(hooks->on_input(hooks->ctx, &site, copy, &replaced, err));
-    if (replaced && !on_host) QD_TRY(l->ops->upload(l, QD_F32, copy, rows * cols, there, err));
+    if (!l->ops->on_host && hooks->on_input_there != NULL)
+        QD_TRY(hooks->on_input_there(hooks->ctx, &site, there, &replaced, &done, err));
+    if (!done) QD_TRY(see_here(s, site, there, &replaced, err));
     if (replaced) *ret = there;
-    QD_TRY(qd_lane_tick(l, err));
+    rc = qd_lane_tick(l, err);
 out:
-    if (!on_host) qd_free(copy);
-    qd_free(seen_copy);
     return rc;
 }
 

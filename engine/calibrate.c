@@ -249,15 +249,64 @@ static qd_code add_errors(qd_input_errors *sum, const qd_site *at, const uint32_
     return QD_OK;
 }
 
+/* The site, and its statistics of this worker (NULL: an earlier run has them). NULL: nothing is to be done. */
+static const qd_input_site *find_site(const calibration *c, const qd_site *at, qd_input_stats **ret_part)
+{
+    if (at->layer >= c->run->plan->n_layers) return NULL; /* the head */
+    const qd_input_site *s = qd_input_sites_find(&c->sites, (int32_t)at->layer, at->kind, (int32_t)at->expert);
+    if (s == NULL) return NULL;
+    *ret_part = c->parts != NULL ? parts_of(c, s) + at->worker : NULL;
+    return *ret_part != NULL || c->rounds ? s : NULL;
+}
+
+static bool all_finite(const uint32_t *bits, uint64_t n)
+{
+    uint32_t most = 0;
+    for (uint64_t i = 0; i < n; i++) most = bits[i] > most ? bits[i] : most;
+    return most < 0x7f800000u;
+}
+
+/* On the device but for the largest magnitudes of blocks, a sixteenth of the values. Squared errors are the host's, and
+ * it is the host that finds the place of a value that is not finite. */
+static qd_code on_input_there(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, bool *ret_done,
+                              qd_err *err)
+{
+    calibration *c = ctx;
+    qd_lane *l = at->lane;
+    qd_input_stats *part = NULL;
+    const qd_input_site *s = find_site(c, at, &part);
+    const qd_scratch_mark mark = qd_scratch_here(&l->scratch);
+    const uint64_t n_blocks = at->rows * at->cols / QD_NVFP4_BLOCK;
+    float *there = NULL;
+    qd_code rc = QD_OK;
+    *ret_replaced = false;
+    *ret_done = s == NULL;
+    if (s == NULL || c->errors != NULL) return QD_OK;
+    uint32_t *bits = qd_malloc(n_blocks * sizeof *bits);
+    if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
+    QD_TRY(qd_scratch_take(&l->scratch, 1, n_blocks, &there, err));
+    l->ops->block_amax(l, at->x, n_blocks, (uint32_t *)(void *)there);
+    QD_TRY(l->ops->download(l, QD_F32, there, n_blocks, bits, err));
+    if (!all_finite(bits, n_blocks)) goto out;
+    if (part != NULL && part->n_channels == 0) QD_TRY(qd_input_stats_init(s->n_channels, false, part, err));
+    if (part != NULL) qd_input_stats_add_bits(part, bits, at->rows);
+    const float gs = c->rounds ? qd_round_scale(bits, n_blocks) : 0.0f;
+    if (gs != 0.0f) l->ops->fake_quant(l, gs, (const uint32_t *)(const void *)there, at->x, n_blocks, replaced);
+    *ret_replaced = gs != 0.0f;
+    *ret_done = true;
+out:
+    qd_scratch_back(&l->scratch, mark);
+    qd_free(bits);
+    return rc;
+}
+
 static qd_code on_input(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, qd_err *err)
 {
     calibration *c = ctx;
+    qd_input_stats *part = NULL;
+    const qd_input_site *s = find_site(c, at, &part);
     *ret_replaced = false;
-    if (at->layer >= c->run->plan->n_layers) return QD_OK; /* the head */
-    const qd_input_site *s = qd_input_sites_find(&c->sites, (int32_t)at->layer, at->kind, (int32_t)at->expert);
     if (s == NULL) return QD_OK;
-    qd_input_stats *part = c->parts != NULL ? parts_of(c, s) + at->worker : NULL;
-    if (part == NULL && !c->rounds) return QD_OK;
     uint64_t n_blocks = at->cols / QD_NVFP4_BLOCK; /* of a token */
     uint32_t *bits = qd_malloc(at->rows * n_blocks * sizeof *bits);
     qd_code rc = QD_OK;
@@ -328,8 +377,11 @@ qd_code qd_calibrate(qd_run *run, const qd_tokens *tokens, const char *spill_dir
         qd_forward_opts opts = qd_calibrate_options(p);
         opts.spill_dir = spill_dir;
         opts.cancel = cancel;
-        qd_forward_hooks hooks = {
-            .ctx = &c, .on_weights = on_weights, .on_input = on_input, .on_progress = on_progress};
+        qd_forward_hooks hooks = {.ctx = &c,
+                                  .on_weights = on_weights,
+                                  .on_input = on_input,
+                                  .on_input_there = on_input_there,
+                                  .on_progress = on_progress};
         if (p->info.kv_cache) hooks.on_cache = on_cache;
         qd_tokens mine;
         c.first_tile = qd_tokens_part(&c.index.config, tokens, qd_gang_rank(run->gang), qd_gang_size(run->gang), &mine);

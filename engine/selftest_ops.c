@@ -65,6 +65,8 @@ OP(gather, DO(o->gather(l, b->x, LD, b->index, ROWS, COLS, b->out)))
 OP(scatter_add, DO(o->scatter_add(l, b->y, b->index, b->z, ROWS, COLS, b->x, LD)))
 OP(route, DO(o->route(l, b->x, ROWS, EXPERTS, TOP_K, true, true, (uint32_t *)(void *)b->y, b->z, b->out)))
 OP(zero, DO(o->zero(l, b->x + 1, COLS)))
+OP(rounded, o->block_amax(l, b->x, SIZE / 16, (uint32_t *)(void *)b->z);
+   DO(o->fake_quant(l, 0x1.8p3f, (const uint32_t *)(const void *)b->z, b->x, SIZE / 16, b->out)))
 OP(decay, DO(o->decay(l, b->x, COLS, b->y, COLS, b->z, b->z + COLS, ROWS, COLS, b->z + 2 * COLS, b->out)))
 OP(linear, return o->linear(l, b->x, ROWS, LD, &b->w[0], b->out, LD, err))
 OP(linear_bf16, return o->linear(l, b->x, ROWS, LD, &b->w[1], b->out, LD, err))
@@ -131,6 +133,7 @@ static const struct {
     {"gather", gather, ANY, 0, true},
     {"scatter", scatter_add, ANY, 0, true},
     {"routing", route, ANY, 0, true},
+    {"rounded activations", rounded, ANY, 0, false},
     {"zero", zero, ANY, 0, false},
     {"decay", decay, SMALL, 0x1p-21f, false},
     {"linear", linear, ANY, 1e-5f, false},

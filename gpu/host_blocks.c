@@ -1,5 +1,6 @@
 #include "gpu/host_blocks.h"
 
+#include "gpu/host_ops.h"
 #include "gpu/host_vec.h"
 #include "gpu/nvfp4.h"
 
@@ -43,4 +44,17 @@ QD_VEC double qd_host_fake_quant_error(float gs, const uint32_t *bits, const flo
         sum += (double)qd_lanes_sum(d);
     }
     return sum;
+}
+
+void qd_host_op_block_amax(const qd_lane *l, const float *x, uint64_t n_blocks, uint32_t *bits)
+{
+    (void)l;
+    qd_host_block_amax(x, n_blocks, bits);
+}
+
+void qd_host_op_fake_quant(const qd_lane *l, float gs, const uint32_t *bits, const float *x, uint64_t n_blocks,
+                           float *y)
+{
+    (void)l;
+    qd_host_fake_quant(gs, bits, x, n_blocks, y);
 }

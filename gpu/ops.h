@@ -169,6 +169,10 @@ struct qd_ops {
      * not taken. index, weight: [rows][top_k]. */
     void (*route)(const qd_lane *l, const float *logits, uint64_t rows, uint32_t n_experts, uint32_t top_k,
                   bool normalize, bool round_weights, uint32_t *index, float *weight, float *margin);
+    /* Values [n_blocks][16]: the largest magnitude of each block as bits, and FP4 and back under the global scale gs,
+     * as qd_host_block_amax() and qd_host_fake_quant() of gpu/host_blocks.h, to the bit. y may be x. */
+    void (*block_amax)(const qd_lane *l, const float *x, uint64_t n_blocks, uint32_t *bits);
+    void (*fake_quant)(const qd_lane *l, float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y);
     /* Between the stored form (BF16 or F32, dense) and F32, both in the program's memory. */
     void (*load)(qd_dtype dtype, const void *from, uint64_t n, float *to);
     void (*store)(qd_dtype dtype, const float *from, uint64_t n, void *to);

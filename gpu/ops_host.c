@@ -16,7 +16,8 @@
         .rms_norm = qd_host_rms_norm, .gated_norm = qd_host_gated_norm, .rope = qd_host_rope,                       \
         .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,                         \
         .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
-        .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route, .load = qd_host_load, \
+        .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route,                       \
+        .block_amax = qd_host_op_block_amax, .fake_quant = qd_host_op_fake_quant, .load = qd_host_load,             \
         .store = qd_host_store,                                                                                     \
     }
 

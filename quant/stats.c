@@ -67,6 +67,17 @@ void qd_input_stats_add(qd_input_stats *s, const float *x, uint64_t n_tokens, ui
     s->n_tokens += n_tokens;
 }
 
+void qd_input_stats_add_bits(qd_input_stats *s, const uint32_t *block_bits, uint64_t n_tokens)
+{
+    uint32_t amax = qd_f32_bits(s->amax);
+    for (uint64_t b = 0; b < n_tokens * (s->n_channels / QD_NVFP4_BLOCK); b++) {
+        if (block_bits[b] > amax) amax = block_bits[b];
+        s->block_amax_bins[bin_of(block_bits[b])]++;
+    }
+    s->amax = qd_bits_f32(amax);
+    s->n_tokens += n_tokens;
+}
+
 void qd_input_stats_merge(qd_input_stats *s, const qd_input_stats *part)
 {
     for (uint32_t k = 0; s->sum2 != NULL && k < s->n_channels; k++) s->sum2[k] += part->sum2[k];

@@ -32,6 +32,8 @@ QD_MUST_CHECK qd_code qd_input_stats_init(uint32_t n_channels, bool want_sum2, q
 void qd_input_stats_done(qd_input_stats *s);
 /* Adds x [n_tokens][n_channels]. ret_block_bits [n_tokens][n_channels / 16]: see qd_host_block_amax(). */
 void qd_input_stats_add(qd_input_stats *s, const float *x, uint64_t n_tokens, uint32_t *ret_block_bits);
+/* The same without sum2 from the bits of blocks [n_tokens][n_channels / 16], all finite. */
+void qd_input_stats_add_bits(qd_input_stats *s, const uint32_t *block_bits, uint64_t n_tokens);
 /* Adds part, of the same channels and kind, to s: the tokens of part come after those of s. */
 void qd_input_stats_merge(qd_input_stats *s, const qd_input_stats *part);
 

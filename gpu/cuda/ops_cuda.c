@@ -91,6 +91,16 @@ static void route(const qd_lane *l, const float *logits, uint64_t rows, uint32_t
                                   weight, margin));
 }
 
+static void block_amax(const qd_lane *l, const float *x, uint64_t n_blocks, uint32_t *bits)
+{
+    qd_cuda_note(l, qd_cuda_block_amax(STREAM(l), x, n_blocks, bits));
+}
+
+static void fake_quant(const qd_lane *l, float gs, const uint32_t *bits, const float *x, uint64_t n_blocks, float *y)
+{
+    qd_cuda_note(l, qd_cuda_fake_quant(STREAM(l), gs, bits, x, n_blocks, y));
+}
+
 static void zero(const qd_lane *l, float *x, uint64_t n)
 {
     if (n != 0) qd_cuda_note(l, (int)cudaMemsetAsync(x, 0, n * sizeof *x, STREAM(l)));
@@ -112,6 +122,8 @@ void qd_cuda_ops_fill(qd_ops *ops)
     ops->gather = gather;
     ops->scatter_add = scatter_add;
     ops->route = route;
+    ops->block_amax = block_amax;
+    ops->fake_quant = fake_quant;
     ops->zero = zero;
     ops->load = qd_host_load;
     ops->store = qd_host_store;

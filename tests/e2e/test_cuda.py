@@ -4,6 +4,7 @@ each call that fails. The doubles' streams are lazy: what is not waited for is n
 import os
 import re
 import shutil
+import struct
 
 import qd
 import st
@@ -26,9 +27,9 @@ class CudaCase(qd.Case):
                 **{k: str(v) for k, v in more.items()}}
 
     def device_report(self):
-        """(calls, not released, most device bytes held) of the last run."""
+        """(calls, not released, most device bytes held, bytes to the device, bytes back) of the last run."""
         with open(self.report_path, encoding="ascii") as f:
-            m = re.fullmatch(r"calls (\d+) live (-?\d+) peak (\d+)\n", f.read())
+            m = re.fullmatch(r"calls (\d+) live (-?\d+) peak (\d+)\nup (\d+) down (\d+)\n", f.read())
         return tuple(map(int, m.groups()))
 
     def keeps_to_its_plan(self, planned, used):
@@ -57,7 +58,7 @@ class Forward(CudaCase):
                 far = {k: distance(gpu[k], t) for k, t in cpu.items() if not k.startswith("router_margin.")}
                 self.assertEqual(far["hidden.0"], 0.0)
                 self.assertLessEqual(max(far.values()), bound_of(name), far)
-                calls, live, peak = self.device_report()
+                calls, live, peak, *_ = self.device_report()
                 self.assertEqual(live, 0)
                 done = r.event("done")
                 self.keeps_to_its_plan(done["device_bytes_max"], done["device_bytes"])
@@ -110,6 +111,26 @@ class Job(CudaCase):
                     print(f"{name} {more[-1]}: {report['device_memory']}, input scales off by {max(off.values()):.2e}")
                     shutil.rmtree(cpu)
                     shutil.rmtree(gpu)
+
+    def test_what_linears_read_stays_on_the_device(self):
+        down = {}
+        for rule in ("minmax", "percentile", "mse"):
+            out = self.path(rule)
+            self.job("llama", out, "--device", "gpu0", "--set", "block_scale=minmax", "--set", f"input_scale={rule}", env=self.env())
+            down[rule] = self.device_report()[4]
+        print(f"bytes from the device: {down}")
+        self.assertEqual(down["minmax"], down["percentile"])
+        self.assertLess(2 * down["minmax"], down["mse"])  # whose squared errors are the host's
+
+    def test_an_activation_that_overflows_is_named(self):
+        tensors = st.llama(layers=3)
+        big = tensors["model.layers.1.input_layernorm.weight"]
+        tensors["model.layers.1.input_layernorm.weight"] = st.Tensor("BF16", big.shape, st.bf16([3e38] * big.shape[0]))
+        model = st.make_dir(self.path("big"), tensors, cfg=st.config(num_hidden_layers=3))
+        st.write(self.path("ids.safetensors"), {"input_ids": st.Tensor("I64", (1, 8), struct.pack("<8q", *range(8)))})
+        r = qd.quantctl("quantize", model, "--template", W4A4, "-o", self.path("out"), "--calib", self.path("ids.safetensors"),
+                        *PLAIN, "--set", "block_scale=minmax", "--device", "gpu0", env=self.env())
+        self.refused(r, 3, "finite", "layers.1", out=self.path("out"))
 
     def test_what_goes_layer_by_layer_is_refused_before_anything_is_read(self):
         out = self.path("out")

@@ -23,6 +23,7 @@ typedef struct allocation {
 static allocation allocations[ALLOCATIONS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned n_working; /* streams that may touch device memory now */
+static atomic_ullong bytes_up, bytes_down;
 static uint64_t bytes_held, bytes_peak, bytes_total = UINT64_C(1) << 30;
 static atomic_int n_live;
 static atomic_ulong n_calls_all, fail_all_at;
@@ -82,6 +83,11 @@ uint64_t fake_bytes_peak(void)
     return bytes_peak;
 }
 
+void fake_copied(bool up, size_t bytes)
+{
+    atomic_fetch_add(up ? &bytes_up : &bytes_down, bytes);
+}
+
 void fake_misuse(const char *what)
 {
     (void)fprintf(stderr, "double of CUDA: %s\n", what);
@@ -92,7 +98,8 @@ static void report(void)
 {
     FILE *f = fopen(getenv("QD_FAKE_CUDA_REPORT"), "w");
     if (f == NULL) abort();
-    (void)fprintf(f, "calls %lu live %d peak %llu\n", fake_calls_all(), fake_live(), (unsigned long long)bytes_peak);
+    (void)fprintf(f, "calls %lu live %d peak %llu\nup %llu down %llu\n", fake_calls_all(), fake_live(),
+                  (unsigned long long)bytes_peak, atomic_load(&bytes_up), atomic_load(&bytes_down));
     (void)fclose(f);
 }
 

@@ -213,6 +213,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     if (fake_fails()) return cudaErrorInvalidValue;
     const bool up = kind == cudaMemcpyHostToDevice;
     if (!fake_is_pinned(up ? from : to, bytes)) fake_misuse("a copy of pageable memory blocks");
+    fake_copied(up, bytes);
     push_copy(s, up ? fake_on_device(to, bytes) : to, up ? from : fake_on_device(from, bytes), bytes);
     return cudaSuccess;
 }

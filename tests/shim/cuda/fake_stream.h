@@ -9,6 +9,7 @@
 /* A stream works between these: device memory is accessible. */
 void fake_work_begins(void);
 void fake_work_ends(void);
+void fake_copied(bool up, size_t bytes);
 bool fake_is_pinned(const void *p, size_t bytes);
 
 bool fake_fails(void); /* counts a call */
