@@ -34,7 +34,9 @@ static void *weights(input_family f, qd_dtype t, uint32_t seed, size_t n)
     assert_int_equal(posix_memalign(&w, 16, bytes + BEHIND + (bytes + BEHIND == 0)), 0);
     input_fill(f, t, seed, whole, n_blocks);
     memcpy(w, whole, bytes);
+#if BEHIND > 0
     memset((char *)w + bytes, 0xff, BEHIND);
+#endif
     free(whole);
     return w;
 }
