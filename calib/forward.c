@@ -430,7 +430,8 @@ static qd_code pair_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tok
     const qd_model_config *m = &r->x->config;
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
     uint64_t step = qd_logits_rows(m), hidden = m->hidden;
-    float *x[2] = {NULL}, *logits[2] = {NULL};
+    float *x[2] = {NULL}, *logits[2] = {NULL}, *copy[2] = {NULL};
+    const float *seen[2] = {NULL};
     qd_code rc = QD_OK;
     (void)worker;
     for (int i = 0; i < 2; i++) {
@@ -440,11 +441,16 @@ static qd_code pair_tile(void *arg, qd_lane *lane, unsigned worker, const qd_tok
     }
     for (uint64_t at = 0; at < tile->n_rows; at += step) {
         uint64_t n = qd_min_u64(step, tile->n_rows - at);
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 2; i++) {
+            qd_free(copy[i]);
+            copy[i] = NULL;
             QD_TRY(r->ops->linear(lane, x[i] + at * hidden, n, hidden, &r->head.w, logits[i], m->vocab, err));
-        QD_TRY(s->fn(s->fn_ctx, tile->first_row + at, n, logits[0], logits[1], err)); /* streams are the host's */
+            QD_TRY(qd_lane_see(lane, logits[i], n * m->vocab, &seen[i], &copy[i], err));
+        }
+        QD_TRY(s->fn(s->fn_ctx, tile->first_row + at, n, seen[0], seen[1], err));
     }
 out:
+    for (int i = 0; i < 2; i++) qd_free(copy[i]);
     qd_scratch_back(&lane->scratch, mark);
     return rc;
 }

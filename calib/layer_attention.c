@@ -91,7 +91,7 @@ qd_code qd_attention_run(const qd_step *s, const float *h, float *y, qd_err *err
     QD_TRY(lane->ops->linear(lane, in, rows, m->hidden, &w[QD_V], v, kv, err));
     QD_TRY(attend(s, q, q_cols, q_head, k, v, out, err));
     QD_TRY(qd_step_see(s, QD_SITE_ATTN_OUT, -1, out, rows, o, &in, err));
-    if (s->p->keeps) qd_step_keep(s, 0, in, rows, o);
+    if (s->p->keeps) QD_TRY(qd_step_keep(s, 0, in, rows, o, err));
     if (qd_step_ends(s, QD_STAGE_MIXER_OUT)) goto out;
     QD_TRY(lane->ops->linear(lane, in, rows, o, &w[QD_O], y, m->hidden, err));
 out:

@@ -26,7 +26,7 @@ static qd_code swiglu_piece(const qd_step *s, const qd_swiglu *w, const float *h
     l->ops->silu_mul(l, g, inter, u, inter, m, inter);
     QD_TRY(qd_lane_tick(l, err));
     QD_TRY(qd_step_see(s, w->out, w->expert, g, m, inter, &in, err));
-    if (s->p->keeps) qd_step_keep(s, row, in, m, inter);
+    if (s->p->keeps) QD_TRY(qd_step_keep(s, row, in, m, inter, err));
     if (qd_step_ends(s, QD_STAGE_MLP_DOWN)) goto out;
     QD_TRY(l->ops->linear(l, in, m, inter, w->down, y, hidden, err));
 out:

@@ -59,22 +59,27 @@ out:
     return rc;
 }
 
-void qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols)
+/* Rows lie side by side from the place of the first one on: no more than a->cols wide, they end before the next piece's
+ * begin. */
+qd_code qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols, qd_err *err)
 {
     const qd_activations *a = &s->p->kept;
-    for (uint64_t r = 0; r < rows; r++)
-        s->lane->ops->store(a->dtype, x + r * cols, cols, qd_activations_row(a, s->tile->first_row + row + r));
+    return s->lane->ops->download(s->lane, a->dtype, x, rows * cols, qd_activations_row(a, s->tile->first_row + row),
+                                  err);
 }
 
 qd_code qd_step_kept(const qd_step *s, uint64_t row, uint64_t rows, uint64_t cols, const float **ret, qd_err *err)
 {
     const qd_activations *a = &s->p->kept;
     float *x = NULL;
-    qd_code rc = qd_scratch_take(&s->lane->scratch, rows, cols, &x, err);
-    for (uint64_t r = 0; rc == QD_OK && r < rows; r++)
-        s->lane->ops->load(a->dtype, qd_activations_row(a, s->tile->first_row + row + r), cols, x + r * cols);
+    qd_code rc = QD_OK;
+    QD_TRY(qd_scratch_take(&s->lane->scratch, rows, cols, &x, err));
+    QD_TRY(
+        s->lane->ops->upload(s->lane, a->dtype, qd_activations_row(a, s->tile->first_row + row), rows * cols, x, err));
     *ret = x;
-    return rc == QD_OK ? qd_lane_tick(s->lane, err) : rc;
+    rc = qd_lane_tick(s->lane, err);
+out:
+    return rc;
 }
 
 /* A long sequence is a large tile: a pass over its hidden vectors, in fresh memory, takes tens of milliseconds. */

@@ -59,8 +59,9 @@ QD_MUST_CHECK qd_code qd_swiglu_run(const qd_step *s, const qd_swiglu *w, const 
 /* The values that linears read: x, or what the hook put in its place. Lives as long as the caller's scratch mark. */
 QD_MUST_CHECK qd_code qd_step_see(const qd_step *s, qd_site_kind kind, int64_t expert, const float *x, uint64_t rows,
                                   uint64_t cols, const float **ret, qd_err *err);
-/* rows x cols from row `row` of the tile on: x to the pass's kept inputs, or back from them. */
-void qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols);
+/* rows x cols from row `row` of the tile on, in the same pieces: x to the pass's kept inputs, or back from them. */
+QD_MUST_CHECK qd_code qd_step_keep(const qd_step *s, uint64_t row, const float *x, uint64_t rows, uint64_t cols,
+                                   qd_err *err);
 QD_MUST_CHECK qd_code qd_step_kept(const qd_step *s, uint64_t row, uint64_t rows, uint64_t cols, const float **ret,
                                    qd_err *err);
 /* The stage is over once this much has been seen. */

@@ -26,7 +26,7 @@ static const char k_usage[] =
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --device NAME        where calibration computes: cpu (default), or gpu0, gpu1, ..\n"
     "  --threads N          compute threads of each rank (default: one a processor)\n"
-    "  --ranks N            N processes on this host share the work\n"
+    "  --ranks N            N processes on this host share the work, each with a GPU of its own where --device is one\n"
     "  --rank-wait SECONDS  give up when nothing is heard of a rank for so long (default 60)\n"
     "  --pin                each rank on processors of its own, those of one NUMA node where it can be\n"
     "  --memory SIZE        memory for tiles (default 192MiB)\n"
@@ -103,9 +103,20 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "--device-memory and --host-memory describe a machine for --dry-run");
     if (a->ranks > QD_COMM_RANKS_MAX)
         return qd_fail(err, QD_E_USAGE, "--ranks: expected at most %d, found %" PRIu64, QD_COMM_RANKS_MAX, a->ranks);
-    if (a->ranks > 1 && on_gpu(a))
-        return qd_fail(err, QD_E_USAGE, "--ranks: expected --device cpu, found %s", a->device);
+    if (a->ranks > 1 && on_gpu(a) && strncmp(a->device, "gpu", 3) != 0)
+        return qd_fail(err, QD_E_USAGE, "--ranks: expected --device cpu or gpu0, gpu1, .., found %s", a->device);
     return QD_OK;
+}
+
+/* Ranks have a GPU each, from the one that is named on. */
+static qd_code open_device(const quantize_args *a, uint32_t rank, const qd_ops **ret, qd_err *err)
+{
+    char name[32], *end = NULL;
+    if (!on_gpu(a)) return QD_OK;
+    if (rank == 0) return qd_ops_open(a->device, ret, err);
+    const unsigned long first = strtoul(a->device + 3, &end, 10);
+    (void)snprintf(name, sizeof name, "gpu%lu%.8s", first + rank, end); /* what is no number is refused there */
+    return qd_ops_open(name, ret, err);
 }
 
 static void show_result(const quantize_args *a, const qd_job_result *r)
@@ -163,11 +174,9 @@ int qd_cmd_quantize(int argc, char **argv)
         (void)fputs(k_usage, stdout);
         return 0;
     }
-    if (on_gpu(&a) && !a.dry_run) QD_TRY(qd_ops_open(a.device, &ops, &err));
     qd_job_opts opts = {.model_dir = a.rest.items[0],
                         .out_dir = a.output,
                         .device = a.device,
-                        .ops = ops,
                         .calib_files = a.calib.items,
                         .n_calib_files = a.calib.n,
                         .calib_samples = a.samples,
@@ -206,6 +215,12 @@ int qd_cmd_quantize(int argc, char **argv)
         opts.gang = &ranks.gang;
         if (a.threads == 0) opts.n_threads = qd_ranks_threads((uint32_t)a.ranks, a.pin);
     }
+    rc = open_device(&a, qd_gang_rank(opts.gang), &ops, &err);
+    if (rc != QD_OK) {
+        qd_gang_fail(opts.gang, &err);
+        goto out;
+    }
+    opts.ops = ops;
     if (qd_ranks_is_member()) { /* rank 0 tells */
         rc = qd_job_run(&opts, NULL, &cancel, &result, &err);
         goto out;

@@ -51,21 +51,45 @@ static qd_code to_nearest(const qd_group *g, const qd_chunk *c, const qd_bench *
     return run->dev->ops->nvfp4_encode(run->dev, &t, &unused, err);
 }
 
+/* Codes of a chunk by GPTQ, their losses, and those of what rounding to nearest gives (b->q). */
+static qd_code solve(qd_group *g, const qd_chunk *c, unsigned worker, float gs, uint8_t *codes, uint8_t *scales,
+                     qd_err *err)
+{
+    qd_bench *b = &g->benches[worker];
+    qd_lane *lane = &g->lanes[worker];
+    double *loss = b->loss, *rtn = b->loss + g->chunk_rows;
+    qd_code rc = qd_gptq_loss(lane, g->factor, b->w, b->q, c->n, gs, b->scratch, rtn, err);
+    if (rc == QD_OK) rc = qd_gptq_rows(lane, g->factor, b->w, c->n, gs, b->scratch, codes, scales, loss, err);
+    for (uint32_t i = 0; rc == QD_OK && i < g->work->run->plan->method.refine; i++)
+        rc = qd_gptq_refine(lane, g->factor, c->n, b->scratch, codes, scales, loss, err);
+    return rc;
+}
+
+/* The same on a device, whose lanes are fewer than workers. */
+static qd_code solve_there(qd_group *g, const qd_chunk *c, unsigned worker, float gs, uint8_t *codes, uint8_t *scales,
+                           qd_err *err)
+{
+    qd_bench *b = &g->benches[worker];
+    const unsigned at = worker % g->work->n_lanes;
+    (void)pthread_mutex_lock(&g->work->lane_locks[at]);
+    qd_code rc = qd_gptq_rows_there(&g->lanes[at], g->factor, b->w, b->q, c->n, gs, codes, scales, b->loss,
+                                    b->loss + g->chunk_rows, err);
+    (void)pthread_mutex_unlock(&g->work->lane_locks[at]);
+    return rc;
+}
+
 /* Both ways; each row takes the one whose output is nearer. */
 static qd_code by_gptq(qd_group *g, qd_chunk *c, unsigned worker, float gs, uint8_t *codes, uint8_t *scales,
                        qd_err *err)
 {
     qd_bench *b = &g->benches[worker];
     uint64_t cols = qd_group_item(g, c->item)->cols;
-    double loss[QD_CHUNK_ROWS], rtn[QD_CHUNK_ROWS];
+    double *loss = b->loss, *rtn = b->loss + g->chunk_rows;
     qd_code rc = to_nearest(g, c, b, gs, b->codes, b->scales, err);
     if (rc != QD_OK) return rc;
     qd_nvfp4_decode(b->codes, b->scales, gs, c->n * (cols / B), b->q);
-    rc = qd_gptq_loss(&g->lanes[worker], g->factor, b->w, b->q, c->n, gs, b->scratch, rtn, err);
-    if (rc == QD_OK)
-        rc = qd_gptq_rows(&g->lanes[worker], g->factor, b->w, c->n, gs, b->scratch, codes, scales, loss, err);
-    for (uint32_t i = 0; rc == QD_OK && i < g->work->run->plan->method.refine; i++)
-        rc = qd_gptq_refine(&g->lanes[worker], g->factor, c->n, b->scratch, codes, scales, loss, err);
+    rc = g->factor->ops != NULL ? solve_there(g, c, worker, gs, codes, scales, err)
+                                : solve(g, c, worker, gs, codes, scales, err);
     for (uint64_t r = 0; rc == QD_OK && r < c->n; r++) {
         if (!(loss[r] <= rtn[r])) {
             memcpy(codes + r * (cols / 2), b->codes + r * (cols / 2), cols / 2);
@@ -154,10 +178,12 @@ static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
 {
     const qd_plan *p = g->work->run->plan;
     const qd_input_site *s = &g->work->sites[g->site];
-    uint64_t n = 0, elems = (uint64_t)QD_CHUNK_ROWS * s->n_channels;
-    uint64_t scratch = g->factor != NULL ? qd_gptq_scratch(g->factor, QD_CHUNK_ROWS) : 1;
+    const bool there = g->factor != NULL && g->factor->ops != NULL;
+    g->chunk_rows = there ? QD_CHUNK_ROWS_THERE : QD_CHUNK_ROWS;
+    uint64_t n = 0, elems = g->chunk_rows * s->n_channels;
+    uint64_t scratch = g->factor != NULL && !there ? qd_gptq_scratch(g->factor, QD_CHUNK_ROWS) : 1;
     for (uint32_t i = 0; i < s->n_items; i++)
-        n += p->items[s->items[i]].n_tiles + p->items[s->items[i]].rows / QD_CHUNK_ROWS;
+        n += p->items[s->items[i]].n_tiles + p->items[s->items[i]].rows / g->chunk_rows;
     g->chunks = qd_calloc(n, sizeof *g->chunks);
     g->codes = qd_calloc(s->n_items, sizeof *g->codes);
     g->scales = qd_calloc(s->n_items, sizeof *g->scales);
@@ -168,9 +194,11 @@ static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
         b->w = qd_malloc_aligned(64, elems * sizeof *b->w);
         b->q = qd_malloc_aligned(64, elems * sizeof *b->q);
         b->scratch = qd_malloc_aligned(64, scratch * sizeof *b->scratch);
+        b->loss = qd_malloc(2 * g->chunk_rows * sizeof *b->loss);
         b->codes = qd_malloc(elems / 2);
         b->scales = qd_malloc(elems / B);
-        ok = b->w != NULL && b->q != NULL && b->scratch != NULL && b->codes != NULL && b->scales != NULL;
+        ok = b->loss != NULL && b->w != NULL && b->q != NULL && b->scratch != NULL && b->codes != NULL &&
+             b->scales != NULL;
     }
     for (uint32_t i = 0; ok && i < s->n_items; i++) {
         const qd_item *it = &p->items[s->items[i]];
@@ -179,11 +207,11 @@ static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
         ok = g->codes[i] != NULL && g->scales[i] != NULL;
         for (uint32_t t = it->first_tile; t < it->first_tile + it->n_tiles; t++) {
             qd_tile tile = qd_plan_tile(p, t);
-            for (uint64_t r = 0; r < tile.n_rows; r += QD_CHUNK_ROWS)
+            for (uint64_t r = 0; r < tile.n_rows; r += g->chunk_rows)
                 g->chunks[g->n_chunks++] = (qd_chunk){.item = s->items[i],
                                                       .tile = t,
                                                       .row = tile.row + r,
-                                                      .n = qd_min_u64(QD_CHUNK_ROWS, tile.n_rows - r)};
+                                                      .n = qd_min_u64(g->chunk_rows, tile.n_rows - r)};
         }
     }
     return ok ? QD_OK : qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for its weights", p->items[s->items[0]].name);
@@ -196,6 +224,7 @@ static void tear_down(qd_group *g, unsigned n_workers)
         qd_free(b->w);
         qd_free(b->q);
         qd_free(b->scratch);
+        qd_free(b->loss);
         qd_free(b->codes);
         qd_free(b->scales);
     }

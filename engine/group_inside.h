@@ -5,7 +5,8 @@
 #include "engine/layer_work.h"
 
 enum {
-    QD_CHUNK_ROWS = 128
+    QD_CHUNK_ROWS = 128,
+    QD_CHUNK_ROWS_THERE = 512 /* where a device solves them: a product of few rows wastes it */
 };
 
 typedef struct qd_chunk {
@@ -20,6 +21,7 @@ typedef struct qd_chunk {
 /* What one thread works in. */
 typedef struct qd_bench {
     float *w, *q, *scratch; /* rows; what they decode to; of GPTQ */
+    double *loss;           /* [2][rows] of GPTQ and of rounding to nearest */
     uint8_t *codes, *scales;
 } qd_bench;
 
@@ -30,7 +32,7 @@ typedef struct qd_group {
     const float *correction;      /* see qd_group_quantize() */
     const float *col_weight;      /* of the scale search; may be NULL */
     qd_chunk *chunks;
-    uint64_t n_chunks;
+    uint64_t n_chunks, chunk_rows;
     uint64_t first, end;       /* chunks of this rank */
     uint8_t **codes, **scales; /* [items of the site] */
     qd_bench *benches;

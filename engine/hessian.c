@@ -7,6 +7,7 @@
 
 enum {
     TILE = 256,
+    TILE_THERE = 2048, /* a product of two fills a GPU */
     WAIT_NS = 50000000
 };
 
@@ -20,14 +21,17 @@ uint64_t qd_hessian_bytes(uint64_t n)
     return n_all(qd_div_up(n, TILE)) * TILE * TILE * sizeof(float);
 }
 
-qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err)
+/* Without its matrix. */
+static qd_hessian *new_empty(uint64_t n, uint64_t edge, uint64_t ld, uint64_t bytes)
 {
     pthread_condattr_t attr;
     qd_hessian *h = qd_calloc(1, sizeof *h);
-    if (h == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a Hessian");
+    if (h == NULL) return NULL;
     h->n = h->n_cols = n;
-    h->n_tiles = qd_div_up(n, TILE);
-    h->bytes = qd_hessian_bytes(n);
+    h->edge = edge;
+    h->ld = ld;
+    h->n_tiles = qd_div_up(n, edge);
+    h->bytes = bytes;
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&h->moved, &attr);
@@ -35,12 +39,25 @@ qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err)
     (void)pthread_mutex_init(&h->lock, NULL);
     h->tile = qd_calloc(n_all(h->n_tiles), sizeof *h->tile);
     h->turn = qd_calloc(n_all(h->n_tiles), sizeof *h->turn);
-    float *all = h->tile != NULL && h->turn != NULL ? qd_map(h->bytes) : NULL;
-    for (uint64_t t = 0; all != NULL && t < n_all(h->n_tiles); t++) h->tile[t] = all + t * TILE * TILE;
+    if (h->tile != NULL && h->turn != NULL) return h;
+    qd_hessian_free(h);
+    return NULL;
+}
+
+static qd_code no_memory(uint64_t n, const char *where, qd_err *err)
+{
+    return qd_fail(err, QD_E_NO_MEMORY, "%sout of memory for a Hessian of %llu channels", where, (unsigned long long)n);
+}
+
+qd_code qd_hessian_new(uint64_t n, qd_hessian **ret, qd_err *err)
+{
+    qd_hessian *h = new_empty(n, TILE, TILE, qd_hessian_bytes(n));
+    float *all = h != NULL ? qd_map(h->bytes) : NULL;
     if (all == NULL) {
         qd_hessian_free(h);
-        return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a Hessian of %llu channels", (unsigned long long)n);
+        return no_memory(n, "", err);
     }
+    for (uint64_t t = 0; t < n_all(h->n_tiles); t++) h->tile[t] = all + t * TILE * TILE;
     *ret = h;
     return QD_OK;
 }
@@ -52,10 +69,35 @@ qd_code qd_hessian_new_cross(uint64_t n, qd_hessian **ret, qd_err *err)
     return rc;
 }
 
+qd_code qd_hessian_new_there(uint64_t n, qd_lane *lane, qd_hessian **ret, qd_err *err)
+{
+    const qd_memory *memory = lane->ops->memory;
+    qd_hessian *h = new_empty(n, TILE_THERE, n, n * n * sizeof(float));
+    float *all = h != NULL ? memory->take(memory->ctx, h->bytes) : NULL;
+    qd_code rc = QD_OK;
+    if (all == NULL) {
+        rc = no_memory(n, "device: ", err);
+        goto out;
+    }
+    h->memory = memory;
+    for (uint64_t i = 0, t = 0; i < h->n_tiles; i++)
+        for (uint64_t j = 0; j <= i; j++, t++) h->tile[t] = all + i * TILE_THERE * n + j * TILE_THERE;
+    lane->ops->zero(lane, all, n * n);
+    QD_TRY(lane->ops->finish(lane, err));
+    *ret = h;
+    h = NULL; /* ownership moved */
+out:
+    qd_hessian_free(h);
+    return rc;
+}
+
 void qd_hessian_free(qd_hessian *h)
 {
     if (h == NULL) return;
-    if (h->tile != NULL) qd_unmap(h->tile[0], h->bytes);
+    if (h->memory != NULL)
+        h->memory->give(h->memory->ctx, h->tile[0], h->bytes);
+    else if (h->tile != NULL)
+        qd_unmap(h->tile[0], h->bytes);
     qd_free(h->tile);
     qd_free(h->turn);
     (void)pthread_cond_destroy(&h->moved);
@@ -90,24 +132,29 @@ static void step(qd_hessian *h, uint64_t t, uint64_t steps)
     (void)pthread_mutex_unlock(&h->lock);
 }
 
-/* At most QD_GRAM_ROWS rows. */
+/* At most QD_GRAM_ROWS rows. What is queued in a lane of a device is done before anybody may add to the same tiles in
+ * another lane. */
 static qd_code add_rows(qd_hessian *h, qd_lane *lane, const float *x, uint64_t ld, uint64_t rows, uint64_t turn,
                         uint64_t steps, qd_err *err)
 {
     qd_scratch_mark mark = qd_scratch_here(&lane->scratch);
+    const bool there = h->memory != NULL;
     qd_gram g;
     qd_code rc = QD_OK;
     QD_TRY(lane->ops->gram_begin(lane, x, ld, rows, h->n, &g, err));
     for (uint64_t i = 0, t = 0; i < h->n_tiles; i++) {
         for (uint64_t j = 0; j <= i; j++, t++) {
-            uint64_t m = qd_min_u64(TILE, h->n - i * TILE), n = qd_min_u64(TILE, h->n - j * TILE);
-            if (j * TILE >= h->n_cols) continue;
+            uint64_t m = qd_min_u64(h->edge, h->n - i * h->edge), n = qd_min_u64(h->edge, h->n - j * h->edge);
+            if (j * h->edge >= h->n_cols) continue;
             QD_TRY(wait_turn(h, t, turn, lane->cancel, err));
-            QD_TRY(lane->ops->gram(lane, &g, i * TILE, m, j * TILE, n, h->tile[t], TILE, err));
-            if (steps != 0) step(h, t, steps);
+            QD_TRY(lane->ops->gram(lane, &g, i * h->edge, m, j * h->edge, n, h->tile[t], h->ld, err));
+            if (steps != 0 && !there) step(h, t, steps);
         }
         QD_TRY(qd_lane_tick(lane, err));
     }
+    if (!there) goto out;
+    QD_TRY(lane->ops->finish(lane, err));
+    for (uint64_t t = 0; steps != 0 && t < n_all(h->n_tiles); t++) step(h, t, steps);
 out:
     qd_scratch_back(&lane->scratch, mark);
     return rc;
@@ -144,20 +191,41 @@ void qd_hessian_fail(qd_hessian *h)
 
 uint64_t qd_hessian_strip_max(const qd_hessian *h)
 {
-    return TILE * h->n;
+    return h->edge * h->n;
 }
 
-uint64_t qd_hessian_strip(qd_hessian *h, uint64_t i, bool into, float *packed)
+/* Tile (i, j) of the row is at first + j * stride. */
+static uint64_t move_strip(const qd_hessian *h, uint64_t i, float *first, uint64_t stride, bool into, float *packed)
 {
     uint64_t at = 0;
-    for (uint64_t r = 0; r < qd_min_u64(TILE, h->n - i * TILE); r++)
+    for (uint64_t r = 0; r < qd_min_u64(h->edge, h->n - i * h->edge); r++)
         for (uint64_t j = 0; j <= i; j++) {
-            const uint64_t n = j < i ? TILE : r + 1;
-            float *row = h->tile[i * (i + 1) / 2 + j] + r * TILE;
+            const uint64_t n = j < i ? h->edge : r + 1;
+            float *row = first + j * stride + r * h->ld;
             memcpy(into ? row : packed + at, into ? packed + at : row, n * sizeof *row);
             at += n;
         }
     return at;
+}
+
+uint64_t qd_hessian_strip(qd_hessian *h, uint64_t i, bool into, float *packed)
+{
+    return move_strip(h, i, h->tile[i * (i + 1) / 2], TILE * TILE, into, packed);
+}
+
+qd_code qd_hessian_strip_there(qd_hessian *h, qd_lane *lane, uint64_t i, bool into, float *packed, uint64_t *ret_n,
+                               qd_err *err)
+{
+    const uint64_t n = qd_min_u64(h->edge, h->n - i * h->edge) * h->n;
+    float *there = h->tile[i * (i + 1) / 2], *rows = qd_calloc(n, sizeof *rows);
+    qd_code rc = QD_OK;
+    if (rows == NULL) return no_memory(h->n, "", err);
+    if (!into) QD_TRY(lane->ops->download(lane, QD_F32, there, n, rows, err));
+    *ret_n = move_strip(h, i, rows, h->edge, into, packed);
+    if (into) QD_TRY(lane->ops->upload(lane, QD_F32, rows, n, there, err));
+out:
+    qd_free(rows);
+    return rc;
 }
 
 float qd_hessian_element(const void *h, uint64_t i, uint64_t j)

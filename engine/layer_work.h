@@ -36,6 +36,8 @@ typedef struct qd_layer_work {
     qd_moments *moments;           /* [n_sites] of the original model's inputs */
     qd_site_sample *samples;       /* [n_sites] */
     qd_tasks *tasks;               /* for work over many rows */
+    unsigned n_lanes;              /* of a device: fewer than workers, who share them.. */
+    pthread_mutex_t *lane_locks;   /* [n_lanes] ..by these */
     uint32_t first_item, end_item; /* of the layer, in the plan */
     float **col;                   /* [n_sites] factor of each column of the linears that read it; NULL: none */
     float **row;                   /* [end_item - first_item] divisor of each row; NULL: none */

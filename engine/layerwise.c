@@ -49,7 +49,9 @@ static void set_input(qd_run *run, const qd_input_site *s, float amax)
 static qd_code pack_again(qd_layer_work *w, uint32_t site, bool coarse, qd_err *err)
 {
     const qd_input_site *s = &w->sites[site];
-    const qd_ops *ops = qd_ops_calibration(coarse);
+    const qd_ops *ops = w->layer->ops;
+    if (coarse && !ops->on_host) return QD_OK; /* a device has but one form */
+    if (ops == qd_ops_calibration(false)) ops = qd_ops_calibration(coarse);
     for (uint32_t i = 0; i < s->n_items; i++) {
         qd_weight *x = qd_work_weight(w, s->items[i]);
         if (x->packed != NULL) ops->weight_unpack(x);
@@ -101,10 +103,12 @@ static qd_code factor_of(qd_layerwise *l, uint32_t site, uint32_t from, qd_gptq_
 {
     bool ok = false;
     if (l->seen[from].hessian == NULL) return QD_OK;
-    qd_code rc = qd_gptq_factor_make(&l->tasks, l->lanes, l->seen[from].hessian, qd_hessian_element,
-                                     l->work->sites[site].n_channels, damp_of(l, site), ret, &ok, err);
-    if (rc == QD_OK && ok && qd_corrects(l, site))
-        rc = qd_correction_make(l, l->seen[from].hessian, ret, correction, err);
+    const qd_hessian *h = l->seen[from].hessian;
+    const uint64_t n = l->work->sites[site].n_channels;
+    qd_code rc = h->memory != NULL ? qd_gptq_factor_there(&l->lanes[0], h->tile[0], n, damp_of(l, site), ret, &ok, err)
+                                   : qd_gptq_factor_make(&l->tasks, l->lanes, h, qd_hessian_element, n,
+                                                         damp_of(l, site), ret, &ok, err);
+    if (rc == QD_OK && ok && qd_corrects(l, site)) rc = qd_correction_make(l, h, ret, correction, err);
     qd_hessian_free(l->seen[from].hessian); /* the factor is larger */
     l->seen[from].hessian = NULL;
     if (rc == QD_OK && !ok && l->work->moments[site].n_tokens != 0) l->work->n_unfactored++;
@@ -162,7 +166,10 @@ static qd_code quantize_layer(qd_layerwise *l, qd_err *err)
     char text[160];
     qd_code rc = QD_OK;
     begin_anew(l->run, (uint32_t)w->layer->number);
-    if (p->method.balance) QD_TRY(qd_balance_layer(w, err));
+    if (p->method.balance) {
+        QD_TRY(qd_balance_layer(w, err));
+        QD_TRY(qd_layerwise_vectors_again(w, err));
+    }
     qd_layerwise_cache_set(l);
     if (p->method.gptq)
         QD_TRY(by_stages(l, err));
@@ -196,6 +203,8 @@ static qd_code begin_work(qd_layerwise *l, qd_layer *layer, qd_layer_work *w, qd
                          .index = &l->index,
                          .layer = layer,
                          .tasks = &l->tasks,
+                         .n_lanes = l->n_lanes,
+                         .lane_locks = l->lane_locks,
                          .sites = l->sites.sites + l->sites.layer_first[number],
                          .n_sites = l->sites.layer_first[number + 1] - l->sites.layer_first[number]};
     for (uint32_t s = 0; s < w->n_sites; s++)
@@ -255,7 +264,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     l->piece = 0;
     qd_cancel_drains(l->o->cancel, !finished); /* a layer that is not finished would be lost */
     uint64_t start_ns = qd_mono_ns();
-    QD_TRY(qd_layer_load(&l->index, number, qd_ops_calibration(false), true, &watch, &layer, err));
+    QD_TRY(qd_layer_load(&l->index, number, qd_layerwise_ops(l->run), true, &watch, &layer, err));
     QD_TRY(qd_layer_pack(&layer, true, &watch, err));
     l->stats.load_s += qd_seconds_since(start_ns);
     QD_TRY(begin_work(l, &layer, &work, err));
@@ -267,6 +276,7 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
     l->piece++;
     if (finished) {
         QD_TRY(qd_layer_restore(&work, l->o->staging, err));
+        QD_TRY(qd_layerwise_vectors_again(&work, err));
         for (uint32_t s = 0; s < work.n_sites; s++) QD_TRY(pack_again(&work, s, false, err));
         if (calib && l->quantized != NULL) QD_TRY(qd_stream_run(l->quantized, &layer, QD_STAGE_ALL, err));
     } else {
@@ -328,6 +338,7 @@ qd_code qd_layerwise_run(qd_run *run, const qd_layerwise_opts *o, qd_forward_sta
     }
     if (o->held->n_seqs != 0) QD_TRY(judge(&l, err));
 out:
+    l.stats.device_peak_bytes = qd_layerwise_ops(run)->memory_peak(qd_layerwise_ops(run));
     qd_layerwise_close(&l);
     *ret_stats = l.stats;
     ret_stats->run_s = qd_seconds_since(l.start_ns) - l.stats.load_s;

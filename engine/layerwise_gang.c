@@ -75,16 +75,27 @@ out:
     return rc;
 }
 
-/* The triangle alone, a row of tiles at a time. */
-static qd_code sum_hessian(qd_gang *g, qd_hessian *h, qd_err *err)
+static qd_code move_strip(qd_layerwise *l, qd_hessian *h, uint64_t i, bool into, float *packed, uint64_t *ret_n,
+                          qd_err *err)
 {
+    if (h->memory != NULL) return qd_hessian_strip_there(h, &l->lanes[0], i, into, packed, ret_n, err);
+    *ret_n = qd_hessian_strip(h, i, into, packed);
+    return QD_OK;
+}
+
+/* The triangle alone, a row of tiles at a time. */
+static qd_code sum_hessian(qd_layerwise *l, qd_hessian *h, qd_err *err)
+{
+    uint64_t n = 0;
     qd_code rc = QD_OK;
     float *packed = qd_malloc(qd_hessian_strip_max(h) * sizeof *packed);
     if (packed == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
-    for (uint64_t i = 0; rc == QD_OK && i < h->n_tiles; i++) {
-        rc = qd_gang_sum_f32(g, packed, qd_hessian_strip(h, i, false, packed), err);
-        if (rc == QD_OK) (void)qd_hessian_strip(h, i, true, packed);
+    for (uint64_t i = 0; i < h->n_tiles; i++) {
+        QD_TRY(move_strip(l, h, i, false, packed, &n, err));
+        QD_TRY(qd_gang_sum_f32(l->run->gang, packed, n, err));
+        QD_TRY(move_strip(l, h, i, true, packed, &n, err));
     }
+out:
     qd_free(packed);
     return rc;
 }
@@ -105,7 +116,7 @@ qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err)
     QD_TRY(qd_gang_max_f32(g, largest, n, err));
     for (uint32_t s = 0; s < n; s++) {
         if (l->seen[s].amax != NULL) l->seen[s].amax[0] = largest[s]; /* at least that of each worker */
-        if (l->seen[s].hessian != NULL) QD_TRY(sum_hessian(g, l->seen[s].hessian, err));
+        if (l->seen[s].hessian != NULL) QD_TRY(sum_hessian(l, l->seen[s].hessian, err));
     }
 out:
     qd_free(largest);

@@ -5,6 +5,7 @@
 
 enum {
     CHUNK_ROWS = 128, /* of a thread in group.c: weights, what they decode to, and GPTQ's three and a panel */
+    ROWS_THERE = 512, /* the same where a device does GPTQ, which has its own three */
     SAMPLES = 128     /* tokens kept of each input */
 };
 
@@ -37,6 +38,8 @@ void qd_layerwise_measure(qd_plan *p, const qd_model_config *m, uint64_t n_held_
     }
     uint64_t threads = p->n_compute * (CHUNK_ROWS * (5 * cols + 256) * sizeof(float) + CHUNK_ROWS * cols);
     if (p->method.gptq) threads += p->n_compute * 2 * QD_GRAM_ROWS * cols; /* inputs on their way to a Hessian */
+    if (p->method.gptq && p->ops != NULL && !p->ops->on_host)
+        threads = p->n_compute * ROWS_THERE * (2 * cols * sizeof(float) + cols);
     uint64_t samples = p->method.balance ? 4 * SAMPLES * cols * sizeof(float) : 0;
     if (streams > p->activation_bytes) {
         pass->spill_bytes += streams;

@@ -116,9 +116,10 @@ static qd_code add_to_hessian(qd_layerwise *l, uint32_t site, const qd_site *at,
 {
     qd_site_seen *s = &l->seen[site];
     unsigned w = at->worker;
+    qd_lane *lane = at->lane->ops->on_host ? &l->lanes[w] : at->lane; /* on a device: behind what made x */
     if (at->kind == QD_SITE_EXPERT_DOWN) {
         qd_code rc = pass_experts(l, w, at->tile, site, err);
-        return rc == QD_OK ? qd_hessian_add(s->hessian, &l->lanes[w], x, ld, at->rows, at->tile, 0, err) : rc;
+        return rc == QD_OK ? qd_hessian_add(s->hessian, lane, x, ld, at->rows, at->tile, 0, err) : rc;
     }
     if (s->tile[w] != at->tile) {
         s->tile[w] = at->tile;
@@ -127,7 +128,29 @@ static qd_code add_to_hessian(qd_layerwise *l, uint32_t site, const qd_site *at,
     uint64_t first = at->row + s->row[w];
     s->row[w] += at->rows;
     if (qd_corrects(l, site)) return qd_correction_add(l, site, at, first, x, ld, err);
-    return qd_hessian_add(s->hessian, &l->lanes[w], x, ld, at->rows, first, at->rows, err);
+    return qd_hessian_add(s->hessian, lane, x, ld, at->rows, first, at->rows, err);
+}
+
+/* The same as qd_layerwise_round_there() in the program's memory. */
+static qd_code round_here(const qd_site *at, float *y, float *ret_amax, qd_err *err)
+{
+    const float *x = at->x;
+    uint64_t n_blocks = at->rows * (at->cols / QD_NVFP4_BLOCK);
+    uint32_t *bits = qd_malloc(n_blocks * sizeof *bits), most = 0;
+    if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for inputs");
+    for (uint64_t r = 0; at->ld != at->cols && r < at->rows; r++)
+        memcpy(y + r * at->cols, at->x + r * at->ld, at->cols * sizeof *y);
+    if (at->ld != at->cols) x = y;
+    qd_host_block_amax(x, n_blocks, bits);
+    for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
+    float gs = qd_round_scale(bits, n_blocks);
+    if (gs > 0)
+        qd_host_fake_quant(gs, bits, x, n_blocks, y);
+    else if (x != y)
+        memcpy(y, x, at->rows * at->cols * sizeof *y);
+    qd_free(bits);
+    *ret_amax = qd_bits_f32(most);
+    return QD_OK;
 }
 
 /* Inputs of the quantized model: as its kernels round them. */
@@ -142,26 +165,23 @@ static qd_code on_quantized(void *ctx, const qd_site *at, float *replaced, bool 
     if (site == QD_NONE || (router && (l->seen == NULL || l->seen[site].hessian == NULL))) return QD_OK;
     qd_site_seen *s = l->seen != NULL && qd_layerwise_stage_of(at->kind) == l->stage ? &l->seen[site] : NULL;
     if (l->run->plan->info.input_scales) {
-        uint64_t n_blocks = at->rows * (at->cols / QD_NVFP4_BLOCK);
-        uint32_t *bits = qd_malloc(n_blocks * sizeof *bits), most = 0;
-        if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for inputs");
-        for (uint64_t r = 0; ld != at->cols && r < at->rows; r++)
-            memcpy(replaced + r * at->cols, at->x + r * ld, at->cols * sizeof *replaced);
-        if (ld != at->cols) x = replaced;
-        qd_host_block_amax(x, n_blocks, bits);
-        for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
-        float gs = qd_round_scale(bits, n_blocks);
-        if (gs > 0)
-            qd_host_fake_quant(gs, bits, x, n_blocks, replaced);
-        else if (x != replaced)
-            memcpy(replaced, x, at->rows * at->cols * sizeof *replaced);
-        qd_free(bits);
-        if (s != NULL && (!(qd_bits_f32(most) <= s->amax[at->worker]))) s->amax[at->worker] = qd_bits_f32(most);
+        float amax = 0;
+        qd_code rc = at->lane->ops->on_host ? round_here(at, replaced, &amax, err)
+                                            : qd_layerwise_round_there(at, replaced, &amax, err);
+        if (rc != QD_OK) return rc;
+        if (s != NULL && !(amax <= s->amax[at->worker])) s->amax[at->worker] = amax;
         x = replaced;
         ld = at->cols;
         *ret_replaced = true;
     }
     return s != NULL && s->hessian != NULL ? add_to_hessian(l, site, at, x, ld, err) : QD_OK;
+}
+
+static qd_code on_quantized_there(void *ctx, const qd_site *at, float *replaced, bool *ret_replaced, bool *ret_done,
+                                  qd_err *err)
+{
+    *ret_done = true;
+    return on_quantized(ctx, at, replaced, ret_replaced, err);
 }
 
 static void on_failure(void *ctx)
@@ -225,23 +245,38 @@ void qd_layerwise_reading(void *ctx)
     show(l, 0, 0, l->tasks.n_ticks + atomic_load(&l->n_ticks));
 }
 
-static qd_code open_stream(qd_layerwise *l, const qd_tokens *t, bool quantized, bool exact, qd_stream **ret,
-                           qd_err *err)
+/* Stands for who sees the logits of two streams: only that there is somebody is asked. */
+static qd_code sees_logits(void *ctx, uint64_t first_row, uint64_t rows, const float *x, qd_err *err)
 {
-    qd_forward_opts opts = {.ops = exact && !quantized ? qd_ops_host("cpu") : qd_ops_calibration(false),
-                            .bf16 = !exact,
-                            .n_threads = l->n_workers,
-                            .memory_bytes = l->run->plan->activation_bytes,
-                            .spill_dir = l->o->spill_dir,
-                            .cancel = l->o->cancel,
-                            .keep_inputs = quantized && !exact};
-    qd_forward_hooks hooks = {.ctx = l,
-                              .on_input = quantized ? on_quantized : on_source,
-                              .on_failure = on_failure,
-                              .on_cache = quantized || !l->run->plan->info.kv_cache ? NULL : qd_layerwise_on_cache,
-                              .on_tile_end = quantized ? on_tile_end : NULL,
-                              .on_progress = on_progress};
-    return qd_stream_open(&l->index, t, &opts, &hooks, ret, err);
+    (void)ctx;
+    (void)first_row;
+    (void)rows;
+    (void)x;
+    (void)err;
+    return QD_OK;
+}
+
+static qd_layerwise_pass pass_of(qd_layerwise *l, const qd_tokens *t, bool quantized, bool exact, qd_stream **stream)
+{
+    const qd_ops *ops = qd_layerwise_ops(l->run);
+    return (qd_layerwise_pass){
+        .tokens = t,
+        .opts = {.ops = ops->on_host && exact && !quantized ? qd_ops_host("cpu") : ops,
+                 .bf16 = !exact,
+                 .n_threads = l->n_workers,
+                 .memory_bytes = l->run->plan->activation_bytes,
+                 .spill_dir = l->o->spill_dir,
+                 .cancel = l->o->cancel,
+                 .keep_inputs = quantized && !exact},
+        .hooks = {.ctx = l,
+                  .on_input = quantized ? on_quantized : on_source,
+                  .on_input_there = quantized ? on_quantized_there : NULL,
+                  .on_logits = exact ? sees_logits : NULL,
+                  .on_failure = on_failure,
+                  .on_cache = quantized || !l->run->plan->info.kv_cache ? NULL : qd_layerwise_on_cache,
+                  .on_tile_end = quantized ? on_tile_end : NULL,
+                  .on_progress = on_progress},
+        .stream = stream};
 }
 
 /* GPTQ takes of the source's inputs their second moments alone, to the power of 1/4: a quarter of the tokens will do.
@@ -260,13 +295,13 @@ static qd_tokens source_tokens(const qd_layerwise *l)
 qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
 {
     const qd_plan *p = l->run->plan;
+    const qd_ops *ops = qd_layerwise_ops(l->run);
+    qd_layerwise_pass passes[4];
+    unsigned n = 0;
     qd_code rc = QD_OK;
     l->n_workers = p->n_compute;
+    l->n_lanes = ops->n_lanes_max != 0 ? (unsigned)qd_min_u64(l->n_workers, ops->n_lanes_max) : l->n_workers;
     l->tasks = (qd_tasks){.n_threads = l->n_workers, .cancel = l->o->cancel, .tell = on_tasks, .ctx = l};
-    l->lanes = qd_calloc(l->n_workers, sizeof *l->lanes);
-    if (l->lanes == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for workers");
-    for (unsigned i = 0; i < l->n_workers; i++)
-        l->lanes[i] = (qd_lane){.ops = qd_ops_calibration(false), .cancel = l->o->cancel, .n_ticks = &l->n_ticks};
     QD_TRY(qd_model_index_open(p->ckpt, &l->index, err));
     QD_TRY(qd_input_sites_make(p, &l->index, &l->arena, &l->sites, err));
     const uint32_t rank = qd_gang_rank(l->run->gang), n_ranks = qd_gang_size(l->run->gang);
@@ -274,12 +309,18 @@ qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err)
     (void)qd_tokens_part(&l->index.config, l->o->calib, rank, n_ranks, &l->calib);
     l->first_tile = qd_tokens_part(&l->index.config, &few, rank, n_ranks, &l->source_tokens);
     (void)qd_tokens_part(&l->index.config, l->o->held, rank, n_ranks, &l->held);
-    if (calib) QD_TRY(open_stream(l, &l->source_tokens, false, false, &l->source, err));
-    if (calib && p->method.gptq) QD_TRY(open_stream(l, &l->calib, true, false, &l->quantized, err));
+    if (calib) passes[n++] = pass_of(l, &l->source_tokens, false, false, &l->source);
+    if (calib && p->method.gptq) passes[n++] = pass_of(l, &l->calib, true, false, &l->quantized);
     if (calib && p->method.correction > 0) QD_TRY(qd_correction_open(l, err));
     if (l->o->held->n_seqs != 0) {
-        QD_TRY(open_stream(l, &l->held, false, true, &l->held_source, err));
-        QD_TRY(open_stream(l, &l->held, true, true, &l->held_quantized, err));
+        passes[n++] = pass_of(l, &l->held, false, true, &l->held_source);
+        passes[n++] = pass_of(l, &l->held, true, true, &l->held_quantized);
+    }
+    QD_TRY(qd_layerwise_reserve(l, passes, n, err));
+    QD_TRY(qd_layerwise_lanes_open(l, err));
+    for (unsigned i = 0; i < n; i++) {
+        passes[i].hooks.on_logits = NULL; /* qd_stream_logits() has its own */
+        QD_TRY(qd_stream_open(&l->index, passes[i].tokens, &passes[i].opts, &passes[i].hooks, passes[i].stream, err));
     }
 out:
     return rc;
@@ -304,8 +345,7 @@ void qd_layerwise_close(qd_layerwise *l)
     close_stream(l, &l->held_source);
     close_stream(l, &l->held_quantized);
     qd_correction_close(l);
-    for (unsigned i = 0; l->lanes != NULL && i < l->n_workers; i++) qd_scratch_done(&l->lanes[i].scratch);
-    qd_free(l->lanes);
+    qd_layerwise_lanes_close(l);
     qd_model_index_done(&l->index);
     qd_arena_done(&l->arena);
 }
@@ -379,6 +419,7 @@ static qd_code begin_seen(const qd_layerwise *l, qd_site_seen *s, uint64_t hessi
         return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
     for (unsigned k = 0; k < l->n_workers; k++) s->tile[k] = UINT64_MAX;
     if (hessian == 0) return QD_OK;
+    if (!l->lanes[0].ops->on_host) return qd_hessian_new_there(hessian, &l->lanes[0], &s->hessian, err);
     return cross ? qd_hessian_new_cross(hessian, &s->hessian, err) : qd_hessian_new(hessian, &s->hessian, err);
 }
 

@@ -23,8 +23,9 @@ typedef struct qd_layerwise {
     qd_input_sites sites;
     qd_arena arena; /* of sites */
     qd_tasks tasks;
-    qd_lane *lanes; /* [n_workers] of Hessians and their factors; owned */
-    unsigned n_workers;
+    qd_lane *lanes; /* [n_lanes] of Hessians and their factors: one a worker, or the few that a device has; owned */
+    pthread_mutex_t *lane_locks; /* [n_lanes]; owned */
+    unsigned n_lanes, n_lanes_open, n_workers;
     atomic_ulong n_ticks;
     qd_tokens calib, held;                   /* this rank's parts */
     uint64_t first_tile;                     /* of source_tokens, among all */
@@ -44,6 +45,27 @@ typedef struct qd_layerwise {
     uint64_t ticks, moved_ns; /* when the sum of all ticks was last seen to move */
     qd_forward_stats stats;   /* of the streams that are closed */
 } qd_layerwise;
+
+/* A stream before it is opened. */
+typedef struct qd_layerwise_pass {
+    const qd_tokens *tokens;
+    qd_forward_opts opts;
+    qd_forward_hooks hooks;
+    qd_stream **stream;
+} qd_layerwise_pass;
+
+/* layerwise_device.c. The device of a run's passes: the plan's where it has memory of its own or is the host with BF16
+ * products, else the host's for calibration. */
+const qd_ops *qd_layerwise_ops(const qd_run *run);
+/* Takes a device's memory for all of it, once: passes, lanes, Hessians and a factor. Errors: QD_E_NO_MEMORY. */
+QD_MUST_CHECK qd_code qd_layerwise_reserve(qd_layerwise *l, const qd_layerwise_pass *passes, unsigned n, qd_err *err);
+QD_MUST_CHECK qd_code qd_layerwise_lanes_open(qd_layerwise *l, qd_err *err);
+void qd_layerwise_lanes_close(qd_layerwise *l); /* also of those that could not all be opened */
+/* Norms that were changed after they were packed, into a device's memory once more. */
+QD_MUST_CHECK qd_code qd_layerwise_vectors_again(const qd_layer_work *w, qd_err *err);
+/* A site's x to y [rows][cols] as kernels of the quantized model round it, both in the lane's memory; the largest
+ * magnitude. */
+QD_MUST_CHECK qd_code qd_layerwise_round_there(const qd_site *at, float *y, float *ret_amax, qd_err *err);
 
 /* layerwise_streams.c */
 QD_MUST_CHECK qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err);

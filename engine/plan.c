@@ -38,10 +38,10 @@ qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt, const qd_job_
     if (tokens != NULL) p.calib_hash = tokens->hash;
     p.arch = qd_arch_find(&ckpt->config);
     QD_TRY(qd_method_of(opts, &p.method, err));
-    if (p.method.layerwise && p.ops != NULL && !p.ops->on_host) {
-        rc = qd_fail(err, QD_E_UNSUPPORTED,
-                     "template %s: expected the device cpu for what goes layer by layer, found %s", p.tmpl->id,
-                     p.ops->name);
+    const bool on_host = p.ops == NULL || p.ops->on_host;
+    if (!on_host && (p.method.refine != 0 || p.method.correction > 0)) {
+        rc = qd_fail(err, QD_E_UNSUPPORTED, "template %s: %s: expected the device cpu, found %s", p.tmpl->id,
+                     p.method.refine != 0 ? "refine" : "output_correction", p.ops->name);
         goto out;
     }
     p.recipe = p.method.recipe;

@@ -55,3 +55,10 @@ void qd_host_zero(const qd_lane *l, float *x, uint64_t n)
     (void)l;
     memset(x, 0, n * sizeof *x);
 }
+
+qd_code qd_host_finish(qd_lane *l, qd_err *err)
+{
+    (void)l;
+    (void)err;
+    return QD_OK;
+}

@@ -21,16 +21,17 @@ void qd_host_numerics(const qd_ops *ops, char *ret);
 /* host_lane.c */
 void qd_host_close(const qd_ops *ops);
 qd_code qd_host_reserve(const qd_ops *ops, uint64_t bytes, qd_err *err);
-/* host_blocks.c */
-void qd_host_op_block_amax(const qd_lane *l, const float *x, uint64_t n_blocks, uint32_t *bits);
-void qd_host_op_fake_quant(const qd_lane *l, float gs, const uint32_t *bits, const float *x, uint64_t n_blocks,
-                           float *y);
 uint64_t qd_host_memory_peak(const qd_ops *ops);
 qd_code qd_host_lane_open(qd_lane *l, qd_err *err);
 void qd_host_lane_close(qd_lane *l);
 qd_code qd_host_upload(qd_lane *l, qd_dtype dtype, const void *from, uint64_t n, float *to, qd_err *err);
 qd_code qd_host_download(qd_lane *l, qd_dtype dtype, const float *from, uint64_t n, void *to, qd_err *err);
 void qd_host_zero(const qd_lane *l, float *x, uint64_t n);
+qd_code qd_host_finish(qd_lane *l, qd_err *err);
+/* host_blocks.c */
+void qd_host_op_block_amax(const qd_lane *l, const float *x, uint64_t n_blocks, uint32_t *bits);
+void qd_host_op_fake_quant(const qd_lane *l, float gs, const uint32_t *bits, const float *x, uint64_t n_blocks,
+                           float *y);
 /* host_linear.c */
 qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
                        qd_err *err);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 typedef struct qd_ops qd_ops;
+typedef struct qd_solver qd_solver; /* gpu/solver.h */
 
 typedef struct qd_lane {
     const qd_ops *ops;
@@ -90,6 +91,7 @@ struct qd_ops {
      * weights that are widened. */
     uint64_t lane_bytes, scores_bytes, wide_bytes;
     const qd_memory *memory; /* scratch is made of it; NULL: the program's */
+    const qd_solver *solver; /* GPTQ in the device's memory; NULL: as on the host, with gemm() */
     void (*close)(const qd_ops *ops);
     /* Takes the device memory of a pass, once; nothing where as much is held. Errors: QD_E_NO_MEMORY (wanted, free). */
     qd_code (*reserve)(const qd_ops *ops, uint64_t bytes, qd_err *err);
@@ -104,6 +106,8 @@ struct qd_ops {
     qd_code (*upload)(qd_lane *l, qd_dtype dtype, const void *from, uint64_t n, float *to, qd_err *err);
     qd_code (*download)(qd_lane *l, qd_dtype dtype, const float *from, uint64_t n, void *to, qd_err *err);
     void (*zero)(const qd_lane *l, float *x, uint64_t n);
+    /* Returns when all that was queued in the lane is done, and with what failed in it. */
+    qd_code (*finish)(qd_lane *l, qd_err *err);
     /* What the bytes of products depend on besides their arguments: device, library and its version, instruction set.
      * Two devices with the same text give the same bytes. At most QD_NUMERICS_BYTES with the NUL. */
     void (*numerics)(const qd_ops *ops, char *ret);

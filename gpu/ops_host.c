@@ -17,8 +17,8 @@
         .conv_silu = qd_host_conv_silu, .silu_mul = qd_host_silu_mul, .gate = qd_host_gate,                         \
         .gate_rows = qd_host_gate_rows, .decay = qd_host_decay, .add = qd_host_add, .copy = qd_host_copy,           \
         .gather = qd_host_gather, .scatter_add = qd_host_scatter_add, .route = qd_host_route,                       \
-        .block_amax = qd_host_op_block_amax, .fake_quant = qd_host_op_fake_quant, .load = qd_host_load,             \
-        .store = qd_host_store,                                                                                     \
+        .finish = qd_host_finish, .block_amax = qd_host_op_block_amax, .fake_quant = qd_host_op_fake_quant,         \
+        .load = qd_host_load, .store = qd_host_store,                                                               \
     }
 
 static const qd_ops k_f32 = TABLE("cpu", false, qd_host_weight_pack, qd_host_weight_unpack, qd_host_linear,

@@ -2,14 +2,13 @@
 #include "quant/gptq.h"
 
 #include "base/mem.h"
-#include "gpu/kernels.h"
 #include "quant/gptq_block.h"
 #include "quant/gptq_parts.h"
 
 #include <string.h>
 
 enum {
-    PANEL = 128
+    PANEL = QD_GPTQ_PANEL
 };
 
 uint64_t qd_gptq_scratch(const qd_gptq_factor *f, uint64_t n_rows)

@@ -13,10 +13,12 @@
 #include "gpu/ops.h"
 
 typedef struct qd_gptq_factor {
-    uint64_t n;      /* columns, a multiple of 16 */
-    float *l;        /* [n][n] L; owned */
-    uint32_t *order; /* [n] the weight's column at each place: the last place is quantized first; owned */
-    float damp;      /* what was added to H's diagonal */
+    uint64_t n;            /* columns, a multiple of 16 */
+    float *l;              /* [n][n] L; owned */
+    uint32_t *order;       /* [n] the weight's column at each place: the last place is quantized first; owned */
+    float damp;            /* what was added to H's diagonal */
+    const qd_ops *ops;     /* of the device whose memory l is in; NULL: the program's */
+    uint32_t *order_there; /* order in that memory; owned */
 } qd_gptq_factor;
 
 /* Where H comes from: element (i, j), j <= i. */
@@ -49,5 +51,16 @@ QD_MUST_CHECK qd_code qd_gptq_refine(qd_lane *lane, const qd_gptq_factor *f, uin
 /* The same loss of other codes: q [n_rows][n] decoded. */
 QD_MUST_CHECK qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, const float *q,
                                    uint64_t n_rows, float gs, float *scratch, double *ret_loss, qd_err *err);
+
+/* The same in the memory of a device that has a solver (gpu/solver.h). hessian [n][n] there: its lower triangle is
+ * read. A pivot that is not positive, or not finite, is told by the device's library and takes the next damping. */
+QD_MUST_CHECK qd_code qd_gptq_factor_there(qd_lane *lane, const float *hessian, uint64_t n, float damp,
+                                           qd_gptq_factor *ret, bool *ret_ok, qd_err *err);
+/* qd_gptq_rows() of w, any number of rows, and qd_gptq_loss() of q, both in the program's memory; for the same factor
+ * the host's codes as far as sums of products are in the same order. */
+QD_MUST_CHECK qd_code qd_gptq_rows_there(qd_lane *lane, const qd_gptq_factor *f, const float *w, const float *q,
+                                         uint64_t n_rows, float gs, uint8_t *codes, uint8_t *scales, double *ret_loss,
+                                         double *ret_rtn, qd_err *err);
+uint64_t qd_gptq_bytes_there(uint64_t n, uint64_t n_rows); /* at most, of the lane's scratch for both */
 
 #endif

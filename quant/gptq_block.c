@@ -1,14 +1,11 @@
+/* gptq_block.c -- gpu/gptq.h for 16 rows at a time, in a form that vectorizes. */
 #include "quant/gptq_block.h"
-
-#include "gpu/kernels.h"
 
 #include <string.h>
 
 enum {
     B = QD_NVFP4_BLOCK,
-    N = QD_GPTQ_LANES,
-    DOWN = 3,
-    UP = 6
+    N = QD_GPTQ_LANES
 };
 
 /* E2M1 magnitude of t in 0..6 with its code; as qd_e2m1_round() in a form that vectorizes. */
@@ -90,7 +87,7 @@ QD_VEC void qd_gptq_group_run(const qd_gptq_block *t, qd_gptq_group *g)
         best[k] = (float)INFINITY;
         g->scale[k] = 1;
     }
-    for (int c = -DOWN; c <= UP; c++) {
+    for (int c = -QD_GPTQ_DOWN; c <= QD_GPTQ_UP; c++) {
         uint32_t code[N];
         for (int k = 0; k < N; k++) {
             int at = (int)first[k] + c;

@@ -2,18 +2,12 @@
 #ifndef QD_QUANT_GPTQ_BLOCK_H
 #define QD_QUANT_GPTQ_BLOCK_H
 
+#include "gpu/gptq.h"
 #include "gpu/host_vec.h"
-#include "gpu/nvfp4.h"
 
 enum {
     QD_GPTQ_LANES = 16
 };
-
-typedef struct qd_gptq_block {
-    float weight[QD_NVFP4_BLOCK];                /* L_ii^2 */
-    float inverse[QD_NVFP4_BLOCK];               /* 1 / L_ii */
-    float share[QD_NVFP4_BLOCK][QD_NVFP4_BLOCK]; /* [j][i] L_ji / L_ii, j > i */
-} qd_gptq_block;
 
 /* [column][row]; columns are quantized from the last to the first. */
 typedef struct qd_gptq_group {

@@ -2,13 +2,11 @@
 #include "base/mem.h"
 #include "quant/cholesky.h"
 #include "quant/gptq.h"
+#include "quant/gptq_parts.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define DAMP_TRIES 3
-#define DAMP_STEP  10.0f
 
 typedef struct place {
     double value;
@@ -23,7 +21,7 @@ static int by_value(const void *a, const void *b)
     return x->number > y->number ? -1 : 1;
 }
 
-static qd_code make_order(const float *diagonal, uint64_t n, uint32_t *ret, qd_err *err)
+qd_code qd_gptq_order(const float *diagonal, uint64_t n, uint32_t *ret, qd_err *err)
 {
     uint64_t n_blocks = n / QD_NVFP4_BLOCK;
     place *block = qd_calloc(n_blocks, sizeof *block), col[QD_NVFP4_BLOCK];
@@ -86,8 +84,8 @@ qd_code qd_gptq_factor_make(qd_tasks *tasks, qd_lane *lanes, const void *hessian
         sum += (double)diagonal[i];
     }
     if (!(sum > 0) || !isfinite(sum)) goto out;
-    QD_TRY(make_order(diagonal, n, f.order, err));
-    for (int i = 0; i < DAMP_TRIES && !*ret_ok; i++, damp *= DAMP_STEP) {
+    QD_TRY(qd_gptq_order(diagonal, n, f.order, err));
+    for (int i = 0; i < QD_GPTQ_DAMP_TRIES && !*ret_ok; i++, damp *= QD_GPTQ_DAMP_STEP) {
         f.damp = (float)((double)damp * sum / (double)n);
         filling c = {hessian, at, &f};
         QD_TRY(qd_tasks_run(tasks, n, fill_row, &c, err));
@@ -105,7 +103,13 @@ out:
 void qd_gptq_factor_done(qd_gptq_factor *f)
 {
     if (f == NULL) return;
-    qd_free(f->l);
+    if (f->ops != NULL) {
+        const qd_memory *m = f->ops->memory;
+        if (f->l != NULL) m->give(m->ctx, f->l, f->n * f->n * sizeof *f->l);
+        if (f->order_there != NULL) m->give(m->ctx, f->order_there, f->n * sizeof *f->order_there);
+    } else {
+        qd_free(f->l);
+    }
     qd_free(f->order);
     memset(f, 0, sizeof *f);
 }

@@ -9,5 +9,10 @@ void qd_gptq_store(const qd_gptq_factor *f, uint64_t b, uint64_t row, const uint
                    uint8_t *codes, uint8_t *scales);
 /* The loss that was damped less the damping's part; d [n_rows][n] is w - q. */
 void qd_gptq_undamp(const qd_gptq_factor *f, const float *d, uint64_t n_rows, double *loss);
+/* The weight's column at each place, from H's diagonal: see qd_gptq_factor_make(). */
+QD_MUST_CHECK qd_code qd_gptq_order(const float *diagonal, uint64_t n, uint32_t *ret, qd_err *err);
+/* Damping: how often ten times more is tried. */
+#define QD_GPTQ_DAMP_TRIES 3
+#define QD_GPTQ_DAMP_STEP  10.0f
 
 #endif

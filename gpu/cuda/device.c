@@ -106,7 +106,8 @@ static uint64_t memory_peak(const qd_ops *ops)
 static void numerics(const qd_ops *ops, char *ret)
 {
     const qd_cuda_device *d = qd_cuda_device_of(ops);
-    (void)snprintf(ret, QD_NUMERICS_BYTES, "cuda sm_%d cublas-%d", d->sm, d->blas_version);
+    (void)snprintf(ret, QD_NUMERICS_BYTES, "cuda sm_%d cublas-%d cusolver-%d", d->sm, d->blas_version,
+                   d->solver_version);
 }
 
 static void close_device(const qd_ops *ops)
@@ -132,6 +133,8 @@ static qd_code ask(qd_cuda_device *d, qd_err *err)
     d->sm = major * 10 + minor;
     QD_TRY(qd_cuda_blas_check(d, cublasCreate(&blas), "cublasCreate", err));
     QD_TRY(qd_cuda_blas_check(d, cublasGetVersion(blas, &d->blas_version), "cublasGetVersion", err));
+    if (cusolverGetVersion(&d->solver_version) != CUSOLVER_STATUS_SUCCESS)
+        rc = qd_fail(err, QD_E_DEVICE, "%s: cusolverGetVersion failed", d->name);
 out:
     if (blas != NULL) (void)cublasDestroy(blas);
     return rc;
@@ -154,6 +157,7 @@ static qd_code open_device(int index, const qd_ops **ret, qd_err *err)
                       .scores_bytes = QD_CUDA_SCORES_BYTES,
                       .wide_bytes = QD_CUDA_WIDE_BYTES,
                       .memory = &d->memory,
+                      .solver = &qd_cuda_solver,
                       .close = close_device,
                       .reserve = reserve,
                       .memory_peak = memory_peak,

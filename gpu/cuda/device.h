@@ -4,9 +4,11 @@
 
 #include "gpu/cuda/pool.h"
 #include "gpu/ops.h"
+#include "gpu/solver.h"
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
+#include <cusolverDn.h>
 #include <pthread.h>
 
 enum {
@@ -27,7 +29,7 @@ typedef struct qd_cuda_stage {
 typedef struct qd_cuda_device {
     qd_ops ops; /* first */
     qd_memory memory;
-    int index, sm, runtime_version, blas_version;
+    int index, sm, blas_version, solver_version;
     char name[16];
     pthread_mutex_t lock; /* of the rest */
     void *base;           /* owned: the device memory of the pass */
@@ -40,6 +42,8 @@ typedef struct qd_cuda_lane {
     qd_cuda_stage stage;
     cublasHandle_t blas;
     void *workspace;
+    cusolverDnHandle_t solver; /* NULL until it is used */
+    cusolverDnParams_t solver_params;
     int failed; /* cudaError_t of a launch since the last call that tells errors */
 } qd_cuda_lane;
 
@@ -80,6 +84,10 @@ qd_code qd_cuda_download(qd_lane *l, qd_dtype dtype, const float *from, uint64_t
 QD_MUST_CHECK qd_code qd_cuda_lane_check(qd_lane *l, const char *what, qd_err *err);
 /* Notes what a launch returned. */
 void qd_cuda_note(const qd_lane *l, int code);
+
+/* solver.c */
+extern const qd_solver qd_cuda_solver;
+void qd_cuda_solver_close(qd_cuda_lane *c);
 
 /* products.c */
 qd_code qd_cuda_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,

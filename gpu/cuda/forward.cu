@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "gpu/cuda/forward_args.h"
+#include "gpu/gptq.h"
 
 #define GRID_MAX 0x7fffffffu
 #define THREADS  QD_CUDA_THREADS
@@ -198,4 +199,41 @@ int qd_cuda_moments(void *stream, const float *x, uint64_t ldx, uint64_t rows, u
 {
     const qd_cuda_moments_args args = {x, ldx, rows, n, sum2};
     return LAUNCH(qd_k_moments, blocks(n, THREADS), THREADS, stream, &args, n == 0);
+}
+
+int qd_cuda_permute(void *stream, const float *h, uint64_t n, const uint32_t *order, float damp, float *a)
+{
+    const qd_cuda_permute_args args = {h, order, a, n, damp};
+    return LAUNCH(qd_k_permute, blocks(n * n, THREADS), THREADS, stream, &args, n == 0);
+}
+
+int qd_cuda_lower(void *stream, float *a, uint64_t n)
+{
+    const qd_cuda_permute_args args = {0, 0, a, n, 0.0f};
+    return LAUNCH(qd_k_lower, blocks(n * n, THREADS), THREADS, stream, &args, n == 0);
+}
+
+int qd_cuda_gptq_gather(void *stream, const float *w, const float *q, uint64_t n_rows, uint64_t n,
+                        const uint32_t *order, float gs, float *x)
+{
+    const qd_cuda_gather_args args = {w, q, order, x, n, n_rows * n, gs};
+    return LAUNCH(qd_k_gptq_gather, blocks(n_rows * n, THREADS), THREADS, stream, &args, n_rows * n == 0);
+}
+
+int qd_cuda_gptq_panel(void *stream, const float *l, const uint32_t *order, uint64_t n, uint64_t n_rows, uint64_t first,
+                       uint64_t end, const float *x, float *d, const float *sum, double *loss, uint8_t *codes,
+                       uint8_t *scales)
+{
+    const qd_cuda_gptq_args args = {l, order, n, n_rows, first, end, x, d, sum, loss, codes, scales};
+    if (end > n || first >= end || end - first > QD_GPTQ_PANEL || first % QD_NVFP4_BLOCK != 0 ||
+        end % QD_NVFP4_BLOCK != 0)
+        return QD_CUDA_INVALID;
+    return LAUNCH(qd_k_gptq_panel, blocks(n_rows, QD_CUDA_GPTQ_ROWS), QD_CUDA_GPTQ_ROWS * QD_NVFP4_BLOCK, stream, &args,
+                  n_rows == 0);
+}
+
+int qd_cuda_squares(void *stream, const float *x, uint64_t n_rows, uint64_t n, double *ret)
+{
+    const qd_cuda_squares_args args = {x, n_rows, n, ret};
+    return LAUNCH(qd_k_squares, blocks(n_rows, THREADS), THREADS, stream, &args, n_rows == 0);
 }

@@ -55,6 +55,16 @@ int qd_cuda_fake_quant(void *stream, float gs, const uint32_t *bits, const float
 /* sum2[c] += x[t][c]^2, over tokens in order, in F64: quant/stats.h. */
 int qd_cuda_moments(void *stream, const float *x, uint64_t ldx, uint64_t rows, uint64_t n, double *sum2);
 
+/* What GPTQ takes: see gpu/solver.h. */
+int qd_cuda_permute(void *stream, const float *h, uint64_t n, const uint32_t *order, float damp, float *a);
+int qd_cuda_lower(void *stream, float *a, uint64_t n); /* zeros above the diagonal of a [n][n] */
+int qd_cuda_gptq_gather(void *stream, const float *w, const float *q, uint64_t n_rows, uint64_t n,
+                        const uint32_t *order, float gs, float *x);
+int qd_cuda_gptq_panel(void *stream, const float *l, const uint32_t *order, uint64_t n, uint64_t n_rows, uint64_t first,
+                       uint64_t end, const float *x, float *d, const float *sum, double *loss, uint8_t *codes,
+                       uint8_t *scales);
+int qd_cuda_squares(void *stream, const float *x, uint64_t n_rows, uint64_t n, double *ret);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,6 @@
-/* forward_args.h -- the kernels of a forward pass and their parameters; every pointer is device memory. What they do:
- * gpu/ops.h, with the same names; ld, head and strides count elements. bf16: round as a BF16 model does. */
+/* forward_args.h -- the kernels of a forward pass and of GPTQ, and their parameters; every pointer is device memory.
+ * What they do: gpu/ops.h, with the same names; ld, head and strides count elements. bf16: round as a BF16 model does.
+ */
 #ifndef QD_GPU_CUDA_FORWARD_ARGS_H
 #define QD_GPU_CUDA_FORWARD_ARGS_H
 
@@ -144,6 +145,44 @@ typedef struct qd_cuda_moments_args {
     double *sum2; /* [n] */
 } qd_cuda_moments_args;
 
+enum {
+    QD_CUDA_GPTQ_ROWS = 16 /* of a block of qd_k_gptq_panel, 16 threads each */
+};
+
+/* See gpu/solver.h. */
+typedef struct qd_cuda_gptq_args {
+    const float *l;
+    const uint32_t *order;
+    uint64_t n, n_rows, first, end;
+    const float *x;
+    float *d;
+    const float *sum;
+    double *loss;
+    uint8_t *codes, *scales;
+} qd_cuda_gptq_args;
+
+typedef struct qd_cuda_permute_args {
+    const float *h;
+    const uint32_t *order;
+    float *a;
+    uint64_t n;
+    float damp;
+} qd_cuda_permute_args;
+
+typedef struct qd_cuda_gather_args {
+    const float *w, *q; /* q may be NULL */
+    const uint32_t *order;
+    float *x;
+    uint64_t n, total;
+    float gs;
+} qd_cuda_gather_args;
+
+typedef struct qd_cuda_squares_args {
+    const float *x;
+    uint64_t n_rows, n;
+    double *ret;
+} qd_cuda_squares_args;
+
 #define QD_CUDA_FORWARD_KERNELS(X)           \
     X(qd_k_add, qd_cuda_rows_args)           \
     X(qd_k_bias, qd_cuda_rows_args)          \
@@ -166,7 +205,12 @@ typedef struct qd_cuda_moments_args {
     X(qd_k_narrow, qd_cuda_convert_args)     \
     X(qd_k_block_amax, qd_cuda_blocks_args)  \
     X(qd_k_fake_quant, qd_cuda_blocks_args)  \
-    X(qd_k_moments, qd_cuda_moments_args)
+    X(qd_k_moments, qd_cuda_moments_args)    \
+    X(qd_k_gptq_panel, qd_cuda_gptq_args)    \
+    X(qd_k_permute, qd_cuda_permute_args)    \
+    X(qd_k_lower, qd_cuda_permute_args)      \
+    X(qd_k_gptq_gather, qd_cuda_gather_args) \
+    X(qd_k_squares, qd_cuda_squares_args)
 
 #define X(name, type) QD_KERNEL_DECLARE(name, type);
 QD_CUDA_FORWARD_KERNELS(X)

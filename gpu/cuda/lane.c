@@ -30,6 +30,7 @@ void qd_cuda_lane_close(qd_lane *l)
     qd_cuda_lane *c = qd_cuda_lane_of(l);
     if (c == NULL) return;
     if (c->blas != NULL) (void)cublasDestroy(c->blas);
+    qd_cuda_solver_close(c);
     qd_cuda_stage_close(&c->stage);
     if (c->workspace != NULL) qd_cuda_give(c->device, c->workspace, QD_CUDA_WORKSPACE_BYTES);
     qd_free(c);

@@ -106,6 +106,13 @@ static void zero(const qd_lane *l, float *x, uint64_t n)
     if (n != 0) qd_cuda_note(l, (int)cudaMemsetAsync(x, 0, n * sizeof *x, STREAM(l)));
 }
 
+static qd_code finish(qd_lane *l, qd_err *err)
+{
+    qd_cuda_lane *c = qd_cuda_lane_of(l);
+    qd_code rc = qd_cuda_check(c->device, cudaStreamSynchronize(c->stage.stream), "work in a lane", err);
+    return rc == QD_OK ? qd_cuda_lane_check(l, "launch", err) : rc;
+}
+
 void qd_cuda_ops_fill(qd_ops *ops)
 {
     ops->delta_rule = delta_rule;
@@ -125,6 +132,7 @@ void qd_cuda_ops_fill(qd_ops *ops)
     ops->block_amax = block_amax;
     ops->fake_quant = fake_quant;
     ops->zero = zero;
+    ops->finish = finish;
     ops->load = qd_host_load;
     ops->store = qd_host_store;
 }

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""--device gpu0 over doubles of the CUDA runtime and of cuBLAS: the forward pass and a calibrated job beside the host's, refusals,
+"""--device gpu0 over doubles of the CUDA runtime, cuBLAS and cuSOLVER: the forward pass, calibrated jobs and GPTQ beside the host's, refusals,
 each call that fails. The doubles' streams are lazy: what is not waited for is not done."""
 import os
 import re
 import shutil
+import signal
 import struct
 
 import qd
 import st
+from test_accuracy import ids_file
 from test_calibrate import CT, INPUT, PLAIN, W4A4, value
 from test_forward import BF16_BOUND, BF16_OWN, distance, random_ids
 
@@ -23,14 +25,18 @@ MOE = {n for n in FIXTURES if "moe" in n or n == "mixtral"}
 class CudaCase(qd.Case):
     def env(self, **more):
         self.report_path = self.path("report")
+        if os.path.exists(self.report_path):
+            os.unlink(self.report_path)
         return {"LD_LIBRARY_PATH": DOUBLE, "QD_FAKE_CUDA_LAZY": "1", "QD_FAKE_CUDA_REPORT": self.report_path,
                 **{k: str(v) for k, v in more.items()}}
 
-    def device_report(self):
-        """(calls, not released, most device bytes held, bytes to the device, bytes back) of the last run."""
+    def device_report(self, ranks=1):
+        """(calls, not released, most device bytes held, bytes to the device, bytes back) of the last run, of all its ranks
+        together."""
         with open(self.report_path, encoding="ascii") as f:
-            m = re.fullmatch(r"calls (\d+) live (-?\d+) peak (\d+)\nup (\d+) down (\d+)\n", f.read())
-        return tuple(map(int, m.groups()))
+            found = re.findall(r"^calls (\d+) live (-?\d+) peak (\d+)\nup (\d+) down (\d+)$", f.read(), re.MULTILINE)
+        self.assertEqual(len(found), ranks)
+        return tuple(sum(map(int, column)) for column in zip(*found))
 
     def keeps_to_its_plan(self, planned, used):
         """Never more than planned, which was taken as one piece, and not much less."""
@@ -132,17 +138,148 @@ class Job(CudaCase):
                         *PLAIN, "--set", "block_scale=minmax", "--device", "gpu0", env=self.env())
         self.refused(r, 3, "finite", "layers.1", out=self.path("out"))
 
-    def test_what_goes_layer_by_layer_is_refused_before_anything_is_read(self):
+
+class Layerwise(CudaCase):
+    """What goes layer by layer: GPTQ, scaling, the gate."""
+    MEMORY = 3 << 30  # lanes of four streams, each with its bounds
+
+    def setUp(self):
+        super().setUp()
+        sizes = {"num_hidden_layers": 2, "hidden_size": 80, "intermediate_size": 144, "num_attention_heads": 4, "head_dim": 20}
+        self.model = st.make_dir(self.path("model"), st.llama(layers=2, hidden=80, ffn=144, kv=40), cfg=st.config(**sizes))
+        self.ids = self.path("ids.safetensors")
+        ids_file(self.ids, 12, 16, 128)
+
+    def env(self, **more):
+        return super().env(**{"QD_FAKE_CUDA_BYTES": self.MEMORY, **more})
+
+    def args(self, out, *more, device="gpu0", template=W4A4):
+        return ("quantize", self.model, "--template", template, "--set", "gate_samples=2", "--calib", self.ids, "-o", out,
+                "--device", device, *more)
+
+    def on_gpu(self, out, *more, rc=0, env=None):
+        r = qd.quantctl(*self.args(out, *more), env=env or self.env())
+        if rc is not None:
+            self.check(r, rc)
+            self.assertEqual(self.device_report()[1], 0, "not released")
+        return r
+
+    def beside_the_host(self, model, calib, *more, template=W4A4, same=0.97):
+        """A job on the host with BF16 products and on the doubles: how many bytes of codes are the same, in all and in the
+        first linears of the first layer, whose inputs are the same bits but for sums."""
+        cpu, gpu = self.path("cpu"), self.path("gpu")
+        for out, device, env in ((cpu, "cpu-bf16", None), (gpu, "gpu0", self.env())):
+            self.check(qd.quantctl("quantize", model, "--template", template, "--set", "gate_samples=2", "--calib", calib, "-o", out,
+                                   "--device", device, *more, env=env), 0)
+        calls, live, peak, _, _ = self.device_report()
+        self.assertEqual(live, 0)
+        a, b, n, equal, first = st.read_dir(cpu), st.read_dir(gpu), 0, 0, []
+        self.assertEqual(sorted(a), sorted(b))
+        for k in a:
+            if not k.endswith(".weight_packed"):
+                continue
+            here = sum(x == y for x, y in zip(a[k].data, b[k].data))
+            n, equal = n + len(a[k].data), equal + here
+            if ".layers.0." in k and "q_proj" in k:
+                first.append(here / len(a[k].data))
+        one, two = qd.report(cpu), qd.report(gpu)
+        self.assertEqual(peak, two["device_memory"]["planned_bytes"])
+        self.assertLessEqual(two["device_memory"]["peak_bytes"], peak)
+        ours, theirs = two.get("output_error_of_rtn", []), one.get("output_error_of_rtn", [])
+        self.assertEqual(len(ours), len(theirs))
+        off = max((abs(x / y - 1) for x, y in zip(ours, theirs)), default=0)
+        kl = two["quality"]["kl"] / one["quality"]["kl"] - 1
+        print(f"{os.path.basename(model)}: {equal / n:.4f} of codes the same, first linear {min(first, default=1):.4f}, "
+              f"error of layers off by {off:.4f}, KL by {kl:+.4f}; {calls} calls, {two['device_memory']}")
+        self.assertLessEqual(max(ours, default=0), 1.0)
+        self.assertGreaterEqual(equal / n, same)
+        self.assertGreaterEqual(min(first, default=1), 0.99)
+        self.assertLessEqual(off, 0.02)
+        self.assertLessEqual(abs(kl), 0.05)
+        self.assertRegex(two["numerics_id"], "^cuda-")
+
+    def test_gptq_is_the_host_s_but_for_sums(self):
+        self.beside_the_host(self.model, self.ids)
+
+    def test_the_same_bytes_whatever_the_threads(self):
+        for n in (1, 3):
+            self.on_gpu(self.path(str(n)), "--threads", n)
+        self.same_tree(self.path("1"), self.path("3"))
+
+    def test_stopped_anywhere_it_goes_on_with_the_same_bytes(self):
+        whole, failed = self.path("whole"), 0
+        self.on_gpu(whole)
+        for n in (3, 9):
+            out = self.path(f"out{n}")
+            if self.on_gpu(out, rc=None, env=self.env(QD_FAULT=f"write:{n}:5")).rc != 0:
+                self.assertEqual(self.device_report()[1], 0, "not released")
+                failed += 1
+                self.on_gpu(out, "--resume")
+            self.same_tree(whole, out)
+        self.assertGreater(failed, 0)
+        out = self.path("canceled")
+        p = qd.start(*self.args(out, "--threads", "1"), env=self.env())
+        frozen = qd.freeze_when(p, lambda: qd.lines(os.path.join(out + ".staging", "journal.jsonl")) > 3)
+        p.send_signal(signal.SIGTERM)
+        p.send_signal(signal.SIGCONT)
+        r = qd.finish(p)
+        self.assertEqual(self.device_report()[1], 0, "not released")
+        if frozen:
+            self.check(r, 143)
+            self.on_gpu(out, "--resume")
+        self.same_tree(whole, out)
+
+    def test_each_call_that_fails_ends_in_one_sentence_and_leaks_nothing(self):
+        self.on_gpu(self.path("whole"), "--threads", 1)
+        n_calls, failed, out = self.device_report()[0], 0, self.path("out")
+        at = sorted({*range(1, 4), *range(6, n_calls, max(1, n_calls // 8))})
+        for n in at:
+            r = self.on_gpu(out, "--threads", 1, rc=None, env=self.env(QD_FAKE_CUDA_FAIL=n))
+            self.assertEqual(self.device_report()[1], 0, f"call {n}: not released\n{r}")
+            if r.rc == 0:
+                self.same_tree(self.path("whole"), out)
+            else:
+                failed += 1
+                self.assertIn("gpu0", r.err)
+                self.assertIn(r.rc, (1, 3, 4))
+            for left in (out, out + ".staging"):
+                shutil.rmtree(left, ignore_errors=True)
+        self.assertGreaterEqual(failed, 0.9 * len(at))
+        print(f"{failed} of {len(at)} failed calls told, of {n_calls}")
+
+    def test_ranks_have_a_gpu_each(self):
+        """W4A4 rounded to nearest and fast: the bytes of one GPU. GPTQ, whose Hessians are sums over ranks: the same every time."""
+        for name, n, more in (("rtn", 8, PLAIN), ("fast", 2, ("--set", "method=rtn"))):
+            one = self.path(name)
+            self.on_gpu(one, *more)
+            out = self.path(f"{name}-{n}")
+            self.check(qd.quantctl(*self.args(out, *more, "--ranks", n), env=self.env()), 0)
+            self.assertEqual(self.device_report(ranks=n)[1], 0, "not released")
+            self.same_tree(one, out)
+        for name, n in (("2", 2), ("4a", 4), ("4b", 4)):
+            self.check(qd.quantctl(*self.args(self.path(name), "--ranks", n), env=self.env()), 0)
+            self.assertEqual(self.device_report(ranks=n)[1], 0, "not released")
+            self.assertLessEqual(max(qd.report(self.path(name))["output_error_of_rtn"]), 1.0)
+        self.same_tree(self.path("4a"), self.path("4b"))
+
+    def test_a_rank_without_a_gpu_ends_the_job_in_one_sentence(self):
         out = self.path("out")
-        r = qd.quantctl("quantize", FIXTURES["llama"], "--template", W4A4, "-o", out, "--set", "method=gptq", "--device", "gpu0",
-                        "--calib", os.path.join(FIXTURES["llama"], "ref.safetensors"), env=self.env())
-        self.refused(r, 3, "cpu", "gpu0", out=out)
+        for device, words in (("gpu6", ("gpu8", "8 CUDA devices")), ("gpu", ("expected cpu",)), ("cpu-bf16", ("--ranks",))):
+            r = qd.quantctl(*self.args(out, "--ranks", 4, device=device), env=self.env())
+            self.refused(r, r.rc, *words, out=out)
+            self.assertNotEqual(r.rc, 0)
+
+    def test_what_a_device_does_not_do_is_refused_before_anything_is_read(self):
+        out = self.path("out")
+        for what in ("refine=1", "output_correction=0.25"):
+            self.refused(self.on_gpu(out, "--set", what, rc=None), 3, what.split("=")[0], "cpu", "gpu0", out=out)
         self.assertEqual(self.device_report()[1], 0)
 
-
-    def test_ranks_on_a_gpu_are_refused(self):
-        r = qd.quantctl("quantize", FIXTURES["llama"], "--template", W4A4, "-o", self.path("out"), "--ranks", "2", "--device", "gpu0")
-        self.refused(r, 2, "--ranks", "gpu0", out=self.path("out"))
+    def test_too_little_memory_is_told_with_both_figures(self):
+        out = self.path("out")
+        r = self.on_gpu(out, rc=None, env=self.env(QD_FAKE_CUDA_BYTES=300 << 20))
+        self.check(r, 4)
+        self.assertRegex(r.err, r"gpu0: expected \d+ bytes of device memory and \d+ to spare, found \d+ of \d+ free")
 
 
 class Failures(CudaCase):

@@ -44,7 +44,7 @@ class Gpu(cluster.Case):
 
     def test_what_the_device_does_not_do_is_told_by_the_job(self):
         self.worker("g1", "device=gpu0")
-        job, _ = self.c.submit(MODEL, "a", "--calib", CALIB, "--set", "method=gptq", "--device-class", "cuda", template=W4A4)
+        job, _ = self.c.submit(MODEL, "a", "--calib", CALIB, "--set", "refine=1", "--device-class", "cuda", template=W4A4)
         r = self.c.end(job)
         self.assertEqual(r["state"], "FAILED", r)
 

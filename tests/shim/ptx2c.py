@@ -49,7 +49,7 @@ def define(opcode, types, operands, expression):
 
 INTEGERS = "u16 s16 u32 s32 u64 s64"
 BITS = "b16 b32 b64"
-define("mov.T", "pred b16 u16 s16 b32 u32 s32 f32 b64 u64 s64", "T T", "{a}")
+define("mov.T", "pred b16 u16 s16 b32 u32 s32 f32 b64 u64 s64 f64", "T T", "{a}")
 define("add.T", INTEGERS, "T T T", "({L}){a} + ({L}){b}")
 define("sub.T", INTEGERS, "T T T", "({L}){a} - ({L}){b}")
 define("mul.lo.T", INTEGERS, "T T T", "({L}){a} * ({L}){b}")
@@ -173,8 +173,11 @@ class Kernel:
         m = re.fullmatch(r"0[fF]([0-9A-Fa-f]{8})", text)
         if m and t in ("f32", "b32"):
             return f"0x{m[1].lower()}u"
+        m = re.fullmatch(r"0[dD]([0-9A-Fa-f]{16})", text)
+        if m and t in ("f64", "b64"):
+            return f"0x{m[1].lower()}ull"
         m = re.fullmatch(r"(-?)(0[xX][0-9A-Fa-f]+|0|[1-9][0-9]*)", text)
-        if m and t not in ("f32", "pred"):
+        if m and t not in ("f32", "f64", "pred"):
             value = int(m[2], 16 if m[2][:2].lower() == "0x" else 10) * (-1 if m[1] else 1)
             if not -(1 << (width - 1)) <= value < 1 << width:
                 raise Refused(f"{text} does not fit .{t}")

@@ -99,10 +99,12 @@ class Refusals(Translator):
         self.refused(module("\tadd.s32 %r1, %r2, %rd1;\n"), "%rd1 (.b64) as .s32")
         self.refused(module("\tadd.s64 %r1, %rd2, %rd1;\n"), "%r1 (.b32)")
         self.refused(module("\tselp.b32 %r1, %r2, %r3, %r4;\n"), "%r4 (.b32) as .pred")
-        self.refused(module("\tmov.f64 %rd1, %rd2;\n"), "mov.f64")
+        self.refused(module("\tmov.f16 %rs1, %rs2;\n"), "mov.f16")
         self.refused(module("\tadd.s32 %r1, %r2, 4294967296;\n"), "does not fit")
         self.refused(module("\tadd.s16 %rs1, %rs2, 65536;\n"), "does not fit")
         self.refused(module("\tadd.rn.f32 %f1, %f2, 1;\n"), "operand 1")
+        self.refused(module("\tadd.rn.f64 %fd1, %fd2, 1;\n"), "operand 1")
+        self.refused(module("\tmov.f64 %fd1, 0fBF800000;\n"), "0fBF800000")
         self.refused(module("\tmov.f32 %f1, 0d3FF0000000000000;\n"), "0d3FF0000000000000")
         self.refused(module("\tadd.s32 %r1, %r2;\n"), "2 operands where 3 are known")
         self.refused(module("\tadd.s32 %r1, %r2, %r9;\n"), "%r9")
@@ -252,6 +254,7 @@ COMPUTED = [
     ("max.f32 D, A, B;", "f32 f32 f32", (F["-0"], 0), 0),
     ("max.f32 D, A, B;", "f32 f32 f32", (F["-1"], F["2"]), F["2"]),
     ("mov.f32 D, 0fBF800000;", "f32", (), F["-1"]),
+    ("mov.f64 D, 0dBFF0000000000000;", "f64", (), 0xBFF0000000000000),
     ("mov.u64 D, -2;", "b64", (), 0xFFFFFFFFFFFFFFFE),
     ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (F["1"], F["2"]), 0x3840),  # the first is the upper one
     ("cvt.rn.satfinite.e4m3x2.f32 D, A, B;", "b16 f32 f32", (F["nan"], F["inf"]), 0x7F7E),

@@ -1,11 +1,11 @@
-/* fake_cuda.h -- doubles of the CUDA runtime and of cuBLAS: what gpu/cuda calls of them, by their documentation.
+/* fake_cuda.h -- doubles of the CUDA runtime, cuBLAS and cuSOLVER: what gpu/cuda calls of them, by their documentation.
  *
  * Device memory is not accessible while no stream works, so that a touch by the host ends the program. Streams run on
  * their own, or (lazy) only when somebody waits for them, so that a missing wait shows. Copies need pinned memory.
  * Wrong use ends the process and says why. Kernels run on the launch shim where that is linked.
  * Environment, for whole programs: QD_FAKE_CUDA_FAIL=n the n-th call of the process fails; QD_FAKE_CUDA_BYTES=n memory
- * of a device; QD_FAKE_CUDA_LAZY=1; QD_FAKE_CUDA_REPORT=FILE at the end "calls N live N peak N\nup N down N": calls,
- * what was not released, most device bytes held at once; bytes copied to the device and back. */
+ * of a device; QD_FAKE_CUDA_LAZY=1; QD_FAKE_CUDA_REPORT=FILE at the end two lines "calls N live N peak N" and "up N
+ * down N": calls, what was not released, most device bytes held at once; bytes copied to the device and back. */
 #ifndef QD_TESTS_FAKE_CUDA_H
 #define QD_TESTS_FAKE_CUDA_H
 

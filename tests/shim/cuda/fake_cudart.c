@@ -96,7 +96,7 @@ void fake_misuse(const char *what)
 
 static void report(void)
 {
-    FILE *f = fopen(getenv("QD_FAKE_CUDA_REPORT"), "w");
+    FILE *f = fopen(getenv("QD_FAKE_CUDA_REPORT"), "a");
     if (f == NULL) abort();
     (void)fprintf(f, "calls %lu live %d peak %llu\nup %llu down %llu\n", fake_calls_all(), fake_live(),
                   (unsigned long long)bytes_peak, atomic_load(&bytes_up), atomic_load(&bytes_down));
