@@ -102,15 +102,19 @@ class Service(cluster.Case):
         p.send_signal(signal.SIGINT)
         self.assertEqual(p.wait(qd.HANG_S), 0)
 
-    def refused(self, *settings, words):
+    def refused(self, *settings, words, rc=78):
         args = [x for s in settings for x in ("--set", s)]
         r = subprocess.run([cluster.QUANTD, *args], capture_output=True, check=False, timeout=qd.HANG_S)
-        self.assertEqual(r.returncode, 78, r)
+        self.assertEqual(r.returncode, rc, r)
         for w in words:
             self.assertIn(w, r.stderr.decode())
 
+    def test_a_device_that_is_not_there_ends_the_start(self):
+        """Not with 78: its driver may come up later."""
+        self.refused("device=gpu63", words=["gpu63", "code=unsupported"], rc=3)
+
     def test_settings_that_cannot_be_are_refused_with_78(self):
-        self.refused("device=gpu7", words=["device", "gpu7"])
+        self.refused("device=tpu0", words=["device", "tpu0"])
         self.refused("worker=a.b", words=["worker"])
         self.refused("api_time_zone=Mars/Olympus", words=["Mars/Olympus", "zoneinfo"])
         self.refused("nats_url=nats://u:secret@h:4222", words=["nats_url", "nats_credentials"])
