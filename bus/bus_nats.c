@@ -20,8 +20,14 @@ enum {
     FEED_BATCH = 256,
     FEED_BATCH_MAX = 65536,
     URLS_MAX = 16,
+    REFUSED_MAX = 3,                  /* of a first connection, in a row */
     RECONNECT_BUFFER_BYTES = 64 << 10 /* little: what waits in it happens after its caller was told AWAY */
 };
+
+static void let_go(qd_nats *n)
+{
+    if (atomic_fetch_sub(&n->holders, 1) == 1) qd_free(n);
+}
 
 static void on_reconnected(natsConnection *nc, void *closure)
 {
@@ -42,8 +48,10 @@ static void on_closed(natsConnection *nc, void *closure)
 {
     (void)nc;
     qd_nats_link *l = closure;
+    qd_nats *n = l->bus;
     atomic_store(&l->connected, false);
     atomic_store(&l->closed, true);
+    let_go(n);
 }
 
 static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus s, void *closure)
@@ -148,10 +156,24 @@ static natsStatus set_habits(natsOptions *o, const qd_bus_nats_config *c, qd_nat
     return s;
 }
 
+/* NATS_NOT_YET_CONNECTED: the library goes on trying. */
+static natsStatus open_link(qd_nats_link *l, natsOptions *o)
+{
+    (void)atomic_fetch_add(&l->bus->holders, 1);
+    atomic_store(&l->closed, false);
+    natsStatus s = natsConnection_Connect(&l->nc, o);
+    if (s == NATS_OK) on_reconnected(l->nc, l);
+    if (s == NATS_OK || s == NATS_NOT_YET_CONNECTED) return s;
+    atomic_store(&l->closed, true);
+    let_go(l->bus); /* without a connection no callback comes */
+    return s;
+}
+
 static qd_code connect_link(const qd_bus_nats_config *c, qd_nats *n, qd_nats_link *l, qd_err *err)
 {
     natsOptions *o = NULL;
     qd_code rc = QD_OK;
+    l->bus = n;
     natsStatus s = natsOptions_Create(&o);
     if (s == NATS_OK) s = set_habits(o, c, n, l);
     if (s != NATS_OK) {
@@ -160,49 +182,71 @@ static qd_code connect_link(const qd_bus_nats_config *c, qd_nats *n, qd_nats_lin
     }
     QD_TRY(set_urls(o, c->urls, err));
     QD_TRY(set_security(o, c, err));
-    atomic_store(&l->closed, true); /* nothing to wait for until it has been opened */
-    s = natsConnection_Connect(&l->nc, o);
+    s = open_link(l, o);
     if (s != NATS_OK && s != NATS_NOT_YET_CONNECTED) {
         rc = option(s, "nats server", c->urls, err);
         goto out;
     }
-    atomic_store(&l->closed, false);
-    if (s == NATS_OK) on_reconnected(l->nc, l);
+    l->options = o;
+    o = NULL;
 out:
     natsOptions_Destroy(o);
     return rc;
 }
 
-/* Callbacks come from the library's threads: l must outlive them, and "closed" is the last of them. */
-static bool close_link(qd_nats_link *l)
+bool qd_nats_link_ended(qd_nats_link *l)
 {
-    if (l->nc == NULL) return true;
+    if (!atomic_load(&l->closed)) return false;
+    if (atomic_load(&l->connects) > 0 || l->n_refused >= REFUSED_MAX) return true; /* two refusals end an open one */
+    if (qd_mono_ms() < l->again_ms) return false;
+    natsConnection_Destroy(l->nc);
+    l->nc = NULL;
+    natsStatus s = natsOptions_SetRetryOnFailedConnect(l->options, false, NULL, NULL);
+    if (s == NATS_OK) s = open_link(l, l->options);
+    l->why[0] = '\0';
+    if (s == NATS_OK) return false;
+    bool refused = s == NATS_CONNECTION_AUTH_FAILED || s == NATS_SSL_ERROR || s == NATS_SECURE_CONNECTION_REQUIRED;
+    const char *text = nats_GetLastError(NULL);
+    (void)snprintf(l->why, sizeof l->why, "%s%s%.100s", natsStatus_GetText(s), text == NULL ? "" : ": ",
+                   text == NULL ? "" : text);
+    l->n_refused = refused ? l->n_refused + 1 : 0;
+    l->again_ms = qd_mono_ms() + RECONNECT_WAIT_MS;
+    return l->n_refused >= REFUSED_MAX;
+}
+
+/* Callbacks come from the library's threads, "closed" last. It is waited for so that a program's end finds nothing in
+ * flight; one that is later still finds its link, which it holds. */
+static void close_link(qd_nats_link *l)
+{
+    natsOptions_Destroy(l->options);
+    l->options = NULL;
+    if (l->nc == NULL) return;
     natsConnection_Close(l->nc);
     for (int i = 0; i < CLOSE_WAIT_MS && !atomic_load(&l->closed); i++) {
         struct timespec t = {.tv_nsec = 1000000};
         (void)nanosleep(&t, NULL);
     }
-    bool closed = atomic_load(&l->closed);
     natsConnection_Destroy(l->nc);
     l->nc = NULL;
-    return closed;
 }
 
 static void nats_free(qd_bus *b)
 {
     qd_nats *n = qd_nats_of(b);
-    bool control = close_link(&n->control), bulk = close_link(&n->bulk);
-    if (control && bulk) qd_free(n); /* otherwise a callback may still come: keep what it writes to */
+    close_link(&n->control);
+    close_link(&n->bulk);
+    let_go(n);
 }
 
 static void nats_state(qd_bus *b, qd_bus_state *ret)
 {
     qd_nats *n = qd_nats_of(b);
+    bool ended = qd_nats_link_ended(&n->control);
     bool connected = atomic_load(&n->control.connected);
     uint64_t since = atomic_load(&n->control.connected_at_ms), now = qd_mono_ms();
     *ret = (qd_bus_state){.connected = connected,
                           .connects = atomic_load(&n->control.connects),
-                          .closed = natsConnection_IsClosed(n->control.nc),
+                          .closed = ended,
                           .connected_ms = connected && now > since ? now - since : 0,
                           .malformed = atomic_load(&n->malformed)};
 }
@@ -238,6 +282,7 @@ qd_code qd_bus_nats_open(const qd_bus_nats_config *cfg, qd_bus **ret, qd_err *er
     if (n == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a bus");
     n->bus.ops = &nats_ops;
     n->bus.ctx = n;
+    atomic_store(&n->holders, 1);
     n->call_timeout_ms = cfg->call_timeout_ms == 0 ? CALL_TIMEOUT_MS : cfg->call_timeout_ms;
     n->feed_batch = cfg->feed_batch == 0 ? FEED_BATCH : cfg->feed_batch;
     if (n->feed_batch > FEED_BATCH_MAX) n->feed_batch = FEED_BATCH_MAX;

@@ -2,9 +2,9 @@
  *
  * Two connections: one sends at once (control, acknowledgements), one gathers (bulk). Both reconnect for ever, with
  * jitter; while the server is away every call answers QD_E_AWAY within its bound. JetStream's JSON API is spoken
- * directly, so that nothing depends on what libnats knows of it. A server that refuses the credentials twice makes
- * libnats give up: every call then answers QD_E_REFUSED, and the bus has to be opened anew. libnats starts threads:
- * fork before the first qd_bus_nats_open(), or use posix_spawn. */
+ * directly, so that nothing depends on what libnats knows of it. A server that refuses the credentials twice (thrice
+ * at first) is asked no more: every call then answers QD_E_REFUSED, and the bus has to be opened anew. libnats starts
+ * threads: fork before the first qd_bus_nats_open(), or use posix_spawn. */
 #ifndef QD_BUS_BUS_NATS_H
 #define QD_BUS_BUS_NATS_H
 

@@ -9,20 +9,27 @@
 #include <stdatomic.h>
 
 enum {
-    QD_NATS_NAME_BYTES = 128
+    QD_NATS_NAME_BYTES = 128,
+    QD_NATS_WHY_BYTES = 160
 };
 
 typedef struct qd_nats_link {
     natsConnection *nc;
-    atomic_bool connected, closed;
+    struct qd_nats *bus;
+    atomic_bool connected, closed; /* closed: of the library's callbacks the last has come */
     atomic_ulong connects;
     atomic_ulong connected_at_ms; /* monotonic */
     atomic_ulong denied;          /* permission errors so far: they come beside the call that met them */
+    natsOptions *options;         /* to connect again with: see qd_nats_link_ended() */
+    uint64_t again_ms;            /* monotonic: not before */
+    uint32_t n_refused;           /* attempts in a row that the server or TLS refused */
+    char why[QD_NATS_WHY_BYTES];  /* what the last attempt met; "" at first */
 } qd_nats_link;
 
 typedef struct qd_nats {
     qd_bus bus; /* first */
     qd_nats_link control, bulk;
+    atomic_int holders; /* the caller and each connection whose callbacks may still come: the last one frees */
     char name[QD_NATS_NAME_BYTES];
     uint64_t call_timeout_ms;
     uint32_t feed_batch;
@@ -37,8 +44,12 @@ static inline qd_nats *qd_nats_of(qd_bus *b)
 
 /* A status of libnats as an error of bus.h. */
 qd_code qd_nats_fail(qd_err *err, natsStatus s, const char *what);
-/* Checks that the link is up before anything is sent. Errors: QD_E_AWAY. */
-QD_MUST_CHECK qd_code qd_nats_up(const qd_nats_link *l, const char *what, qd_err *err);
+/* Whether the server refuses this link for good. One that was closed before it was ever open is tried again here, for
+ * at most the time of one connection: libnats 3.4.1 ends its retries of a first connection when the server was reached
+ * and did not finish the greeting, as one that is starting or short of time does. */
+bool qd_nats_link_ended(qd_nats_link *l);
+/* Checks that the link is up before anything is sent. Errors: QD_E_AWAY, QD_E_REFUSED when it has ended. */
+QD_MUST_CHECK qd_code qd_nats_up(qd_nats_link *l, const char *what, qd_err *err);
 /* Sends msg and waits for one reply. Errors: QD_E_AWAY, QD_E_REFUSED when the server denied it meanwhile. */
 QD_MUST_CHECK qd_code qd_nats_ask(qd_nats *n, qd_nats_link *l, natsMsg *msg, const char *what, natsMsg **ret,
                                   qd_err *err);

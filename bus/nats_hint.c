@@ -57,6 +57,9 @@ qd_code qd_nats_hint_open(qd_bus *b, const char *subject, qd_bus_hint **ret, qd_
     qd_nats *n = qd_nats_of(b);
     qd_code rc = QD_OK;
     if (!qd_subject_ok(subject)) return qd_fail(err, QD_E_INPUT, "subject \"%.100s\": not a subject", subject);
+    /* What is opened before the first connection would be lost with it: see qd_nats_link_ended(). */
+    if (atomic_load(&n->control.connects) == 0) rc = qd_nats_up(&n->control, subject, err);
+    if (rc != QD_OK) return rc;
     qd_bus_hint *h = qd_calloc(1, sizeof *h);
     tally *t = qd_calloc(1, sizeof *t);
     if (h == NULL || t == NULL) {

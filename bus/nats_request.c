@@ -41,12 +41,15 @@ qd_code qd_nats_fail(qd_err *err, natsStatus s, const char *what)
     return qd_fail(err, code, "%s: %s", what, natsStatus_GetText(s));
 }
 
-qd_code qd_nats_up(const qd_nats_link *l, const char *what, qd_err *err)
+qd_code qd_nats_up(qd_nats_link *l, const char *what, qd_err *err)
 {
     if (atomic_load(&l->connected)) return QD_OK;
-    if (atomic_load(&l->closed)) /* libnats gives up after the second refusal of one server */
-        return qd_fail(err, QD_E_REFUSED, "%s: the nats-server refuses us: open the bus anew", what);
-    return qd_fail(err, QD_E_AWAY, "%s: not connected to a nats-server", what);
+    if (qd_nats_link_ended(l))
+        return qd_fail(err, QD_E_REFUSED, "%s: the nats-server refuses us: open the bus anew%s%s", what,
+                       l->why[0] == '\0' ? "" : ": ", l->why);
+    if (atomic_load(&l->connected)) return QD_OK;
+    return qd_fail(err, QD_E_AWAY, "%s: not connected to a nats-server%s%s", what, l->why[0] == '\0' ? "" : ": ",
+                   l->why);
 }
 
 qd_code qd_nats_ask(qd_nats *n, qd_nats_link *l, natsMsg *msg, const char *what, natsMsg **ret, qd_err *err)

@@ -14,7 +14,6 @@
 enum {
     CONNECT_MS = 5000,
     CONNECT_POLL_US = 20000,
-    CLOSED_MAX = 3 /* times that a server may end a connection before it is whole */
 };
 
 uint32_t qd_remote_opts(qd_remote_args *a, qd_opt *opts)
@@ -41,7 +40,6 @@ qd_code qd_remote_open(const qd_remote_args *a, qd_remote *ret, qd_err *err)
     qd_remote r = {.tenant = or_env(a->tenant, "QD_TENANT", "default")};
     const char *url = or_env(a->server, "QD_NATS_URL", "nats://127.0.0.1:4222");
     qd_bus_state state = {0};
-    int n_closed = 0;
     qd_code rc = QD_OK;
     (void)snprintf(r.self, sizeof r.self, "quantctl-%ld", (long)getpid());
     r.caller = (qd_jobs_caller){.user = or_env(a->user, "USER", "unknown"), .from = "quantctl"};
@@ -54,14 +52,9 @@ qd_code qd_remote_open(const qd_remote_args *a, qd_remote *ret, qd_err *err)
     for (uint64_t end = qd_mono_ms() + CONNECT_MS;;) {
         qd_bus_state_get(r.bus, &state);
         if (state.connected) break;
-        if (state.closed && ++n_closed == CLOSED_MAX) {
+        if (state.closed) {
             rc = qd_fail(err, QD_E_REFUSED, "%s refuses these credentials: --creds or $QD_NATS_CREDS", url);
             goto out;
-        }
-        if (state.closed) { /* a server that is short of time may end a connection, too */
-            qd_bus_free(r.bus);
-            r.bus = NULL;
-            QD_TRY(qd_bus_nats_open(&cfg, &r.bus, err));
         }
         if (qd_mono_ms() > end) {
             rc = qd_fail(err, QD_E_AWAY, "no answer from %s: is nats-server running there? --server or $QD_NATS_URL",

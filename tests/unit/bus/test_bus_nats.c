@@ -11,11 +11,15 @@
 
 #include <errno.h>
 #include <nats/nats.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -295,6 +299,52 @@ static void a_bus_opens_before_its_server_is_there(void **state)
     (void)h;
 }
 
+/* Takes connections and ends each before the greeting, as a server does that is starting or short of time. */
+static void *hang_up(void *arg)
+{
+    atomic_int *n = arg;
+    int fd = -1;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server.port)};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    (void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (struct sockaddr *)&a, sizeof a) == 0 && listen(listener, 8) == 0)
+        for (; *n > 0 && (fd = accept(listener, NULL, NULL)) >= 0; (void)atomic_fetch_sub(n, 1)) (void)close(fd);
+    (void)close(listener);
+    return NULL;
+}
+
+static void a_greeting_that_is_cut_off_is_not_a_refusal(void **state)
+{
+    (void)state;
+    enum {
+        CUT = 6
+    };
+    atomic_int n = CUT;
+    pthread_t thread;
+    qd_bus_msg m = {0};
+    qd_bus_hint *hint = NULL;
+    qd_bus_state s = {0};
+    test_server_kill(&server);
+    assert_int_equal(pthread_create(&thread, NULL, hang_up, &n), 0);
+    qd_bus *early = open_bus(&(qd_bus_nats_config){.reconnect_wait_ms = 50});
+    FAILS(QD_E_AWAY, qd_bus_hint_open(early, "$KV.jobs.job.x", &hint, &err));
+    for (int i = 0; i < 2000 && n > 0; i++, sleep_real(NULL, 10)) {
+        FAILS(QD_E_AWAY, qd_bus_kv_get(early, QD_BUCKET_JOBS, "job.none", &m, &err));
+        qd_bus_state_get(early, &s);
+        assert_false(s.closed);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(n, 0);
+    assert_true(test_server_start(&server));
+    wait_connected(early, true);
+    qd_code rc = QD_E_AWAY;
+    for (int i = 0; i < 200 && rc == QD_E_AWAY; i++, sleep_real(NULL, 20))
+        rc = qd_bus_kv_get(early, QD_BUCKET_JOBS, "job.none", &m, NULL);
+    assert_int_equal(rc, QD_E_NOT_FOUND);
+    qd_bus_free(early);
+}
+
 /* Answers a pull with what no server sends. */
 static void answer_rubbish(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *closure)
 {
@@ -440,6 +490,7 @@ int main(int argc, char **argv)
         T(a_failed_allocation_is_an_error),
         T(a_killed_server_is_away_and_comes_back_with_everything),
         T(a_bus_opens_before_its_server_is_there),
+        T(a_greeting_that_is_cut_off_is_not_a_refusal),
 #undef T
     };
     char command[600];

@@ -96,6 +96,17 @@ static void an_nkey_opens_and_rights_are_said_to_be_missing(void **state)
     assert_int_equal(rc, QD_E_REFUSED);
     assert_non_null(strstr(why.msg, "the server denies $KV.jobs.job.x"));
 
+    cfg.nkey_seed_file = seed; /* another's seed: refused for good after a few attempts, and said so */
+    assert_int_equal(qd_bus_nats_open(&cfg, &nobody, &why), QD_OK);
+    rc = settled(nobody, &why);
+    assert_int_equal(rc, QD_E_REFUSED);
+    qd_bus_state s = {0};
+    qd_bus_state_get(nobody, &s);
+    assert_true(s.closed);
+    assert_non_null(strstr(why.msg, "uthorization"));
+    qd_bus_free(nobody);
+    nobody = NULL;
+
     cfg.nkey_public = NULL;
     cfg.nkey_seed_file = NULL;
     rc = qd_bus_nats_open(&cfg, &nobody, &why);
