@@ -20,7 +20,8 @@ enum {
     AWAY_MS_MIN = 20,
     SWEEP_JITTER_MS = 200,
     STEP_MS_MAX = 1000,
-    WINDOW_MS = 1000 /* a leader that has enough waits so long for more */
+    LANE_WAIT_MS = 10, /* where a job is seen: a pull that does not wait makes nats-server 2.9 count its queue */
+    WINDOW_MS = 1000   /* a leader that has enough waits so long for more */
 };
 
 qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
@@ -64,6 +65,7 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
                              .recorded_max = (uint32_t)s->recorded_max,
                              .retention_ms = s->retention_ms,
                              .node_retry_ms = s->node_retry_ms,
+                             .step_ms = LANE_WAIT_MS,
                              .gang = &w->self};
     QD_TRY(qd_jobs_open(o->bus, &jo, &w->jobs, err));
     *ret = w;
