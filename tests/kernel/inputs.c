@@ -74,6 +74,11 @@ static float neighbour(qd_dtype t, float x, int by)
     return qd_bits_f32(qd_f32_bits(x) + (uint32_t)by);
 }
 
+void input_put(qd_dtype t, void *w, size_t i, float x, int by)
+{
+    put(t, w, i, copysignf(neighbour(t, fabsf(x), by), x));
+}
+
 static float uniform(uint32_t *state)
 {
     return (float)(input_random(state) >> 8) * 0x1p-24f;

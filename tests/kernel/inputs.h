@@ -30,6 +30,8 @@ unsigned input_bytes(qd_dtype t); /* of one element */
 void input_fill(input_family f, qd_dtype t, uint32_t seed, void *w, size_t n_blocks);
 #define INPUT_TIE_GS 64.0f
 
+/* Element i := x, or the number `by` bit patterns away from it (x != 0). */
+void input_put(qd_dtype t, void *w, size_t i, float x, int by);
 /* Element i as float32. */
 float input_get(qd_dtype t, const void *w, size_t i);
 /* Largest |w| of n elements. */

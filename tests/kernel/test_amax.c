@@ -59,23 +59,35 @@ static void the_largest_magnitude_is_found_whatever_the_length(void **state)
     }
 }
 
-/* Every place counts: alone above zeros, the element is found at each index. */
+static void (*const kernels[N_DTYPES])(const void *) = {qd_k_amax_bf16, qd_k_amax_f16, qd_k_amax_f32};
+
+/* -2 and a last bit, alone above zeros, is found at each `step`-th index by one block. */
+static void find_each(size_t k, size_t n, size_t step, unsigned n_threads)
+{
+    static const uint32_t one[N_DTYPES] = {0xc001u, 0xc001u, 0xc0000001u};
+    const unsigned bytes = input_bytes(dtypes[k]);
+    void *w = weights(IN_SPARSE, dtypes[k], 1, n);
+    memset(w, 0, n * bytes);
+    for (size_t i = 0; i < n; i += step) {
+        uint32_t bits = 0;
+        const qd_cuda_amax_args args = {w, n, &bits};
+        memcpy((char *)w + i * bytes, &one[k], bytes);
+        assert_int_equal(shim_launch(kernels[k], &args, sizeof args, shim_dim(1), shim_dim(n_threads)), 0);
+        assert_int_equal(bits, qd_f32_bits(-input_get(dtypes[k], w, i)));
+        memset((char *)w + i * bytes, 0, bytes);
+    }
+    free(w);
+}
+
+/* Every place counts: of a thread's loads, in a loop over several and behind it, of the tail, of the warps. */
 static void no_element_is_missed(void **state)
 {
     (void)state;
-    enum {
-        N = 77
-    };
     for (size_t k = 0; k < N_DTYPES; k++) {
-        for (size_t i = 0; i < N; i++) {
-            uint32_t bits = 0;
-            void *w = weights(IN_SPARSE, dtypes[k], 1, N);
-            memset(w, 0, N * input_bytes(dtypes[k]));
-            ((unsigned char *)w)[(i + 1) * input_bytes(dtypes[k]) - 1] = 0xc0; /* -2 */
-            assert_int_equal(qd_cuda_amax((int)dtypes[k], w, N, &bits, NULL), 0);
-            assert_int_equal(bits, qd_f32_bits(2.0f));
-            free(w);
-        }
+        const size_t load = 16 / input_bytes(dtypes[k]);
+        find_each(k, 77, 1, 256);
+        find_each(k, 32 * load * 11 + load - 1, 1, 32);
+        find_each(k, 1024 * load, 32 * load, 1024);
     }
 }
 
@@ -118,7 +130,6 @@ static void an_infinity_or_a_nan_shows_wherever_it_is(void **state)
 static void every_launch_shape_gives_the_same(void **state)
 {
     (void)state;
-    static void (*const kernels[N_DTYPES])(const void *) = {qd_k_amax_bf16, qd_k_amax_f16, qd_k_amax_f32};
     static const unsigned shapes[][2] = {{1, 32}, {1, 1024}, {2, 96}, {7, 64}, {64, 32}, {3, 512}};
     for (size_t k = 0; k < N_DTYPES; k++) {
         void *w = weights(IN_BITS, dtypes[k], 9, 5003);

@@ -13,6 +13,7 @@
 #include "quant/nvfp4.h"
 #include "tests/kernel/inputs.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,59 @@ static void every_rule_and_dtype_equals_the_reference(void **state)
     }
 }
 
+/* One element a block, whose product with gs is about the smallest number there is, or about a tie of E2M1 under the
+ * smallest scale. */
+static void the_smallest_blocks_equal_the_reference(void **state)
+{
+    (void)state;
+    static const float few[] = {0.25f, 0.5f, 0.75f, 1.0f, 1.5f, 2.0f, 2.5f, 3.0f, 3.5f, 5.0f, 6.0f, 7.0f};
+    static const float gs[] = {0x1p-9f, 0x1p-140f};
+    enum {
+        N_BLOCKS = 3 * sizeof few / sizeof *few
+    };
+    float weight[BLOCKS_PER_ROW * QD_NVFP4_BLOCK];
+    fill_weights(weight, 7);
+    for (size_t k = 0; k < N_DTYPES; k++) {
+        const unsigned bytes = input_bytes(dtypes[k]);
+        unsigned char *w = array((size_t)N_BLOCKS * QD_NVFP4_BLOCK * bytes);
+        memset(w, 0, (size_t)N_BLOCKS * QD_NVFP4_BLOCK * bytes);
+        for (size_t b = 0; b < N_BLOCKS; b++) /* a number, and its neighbours in the dtype */
+            input_put(dtypes[k], w, b * QD_NVFP4_BLOCK + b % QD_NVFP4_BLOCK, few[b / 3] * (b % 2 == 0 ? 1.0f : -1.0f),
+                      (int)(b % 3) - 1);
+        for (size_t m = 0; m < N_MODES; m++)
+            for (size_t s = 0; s < sizeof gs / sizeof *gs; s++)
+                compare(dtypes[k], &modes[m], IN_SPARSE, w, N_BLOCKS, gs[s], weight);
+        for (size_t b = 0; b < N_BLOCKS; b++) /* 2^-9 times as much, of which 2^-140 leaves 2^-149 */
+            input_put(dtypes[k], w, b * QD_NVFP4_BLOCK + b % QD_NVFP4_BLOCK, few[b / 3] * 0x1p-9f, 0);
+        for (size_t m = 0; m < N_MODES; m++)
+            for (size_t s = 0; s < sizeof gs / sizeof *gs; s++)
+                compare(dtypes[k], &modes[m], IN_SPARSE, w, N_BLOCKS, gs[s], weight);
+        free(w);
+    }
+}
+
+/* compressed-tensors rounds amax / 6 to the dtype of the weights. Numbers on and beside the edges of that rounding,
+ * under global scales that put the result just below and just above a tie of E4M3. */
+static void raw_scales_round_as_the_reference_s(void **state)
+{
+    (void)state;
+    static const float edges[] = {0x1.fffp15f,       65504.0f,       65520.0f,         65536.0f, 1.0f + 0x1p-11f,
+                                  1.0f + 0x1.8p-10f, 1.0f + 0x1p-8f, 1.0f + 0x1.8p-7f, 0x1p-14f, 0x1.004p-14f,
+                                  0x1p-15f,          0x1.8p-24f,     0x1.4p-22f,       0x1p-24f, 0x1p-25f,
+                                  0x1.fep127f / 8,   0x1.01p-126f};
+    static const mode ct[] = {{QD_RULE_MINMAX, QD_ARITH_CT_BF16, 0}, {QD_RULE_MINMAX, QD_ARITH_CT_F16, 0}};
+    _Alignas(16) float w[QD_NVFP4_BLOCK];
+    for (size_t i = 0; i < 3 * sizeof edges / sizeof *edges; i++) {
+        float edge = edges[i / 3];
+        edge = i % 3 == 0 ? nextafterf(edge, 0.0f) : i % 3 == 1 ? edge : nextafterf(edge, INFINITY);
+        for (size_t k = 0; k < QD_NVFP4_BLOCK; k++) w[k] = edge * (float)k / 16;
+        w[3] = 6.0f * edge;
+        for (int k = 0; k < 9; k++) /* 1.0625 lies halfway between two codes */
+            for (size_t m = 0; m < sizeof ct / sizeof *ct; m++)
+                compare(QD_F32, &ct[m], IN_BITS, w, 1, 1.0625f / edge * (1.0f + (float)(k - 4) * 0x1p-12f), NULL);
+    }
+}
+
 static void a_tail_of_any_length_is_encoded_and_nothing_past_it(void **state)
 {
     (void)state;
@@ -322,6 +376,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rule_and_dtype_equals_the_reference),
+        cmocka_unit_test(the_smallest_blocks_equal_the_reference),
+        cmocka_unit_test(raw_scales_round_as_the_reference_s),
         cmocka_unit_test(a_tail_of_any_length_is_encoded_and_nothing_past_it),
         cmocka_unit_test(every_launch_shape_and_order_gives_the_same),
         cmocka_unit_test(the_inputs_reach_every_code_and_flag),
