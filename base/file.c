@@ -96,6 +96,19 @@ out:
     return rc;
 }
 
+bool qd_kernel_line(const char *path, char *ret, size_t bytes)
+{
+    FILE *f = fopen(path, "re");
+    ret[0] = '\0';
+    if (f == NULL) return false;
+    bool ok = fgets(ret, (int)bytes, f) != NULL;
+    (void)fclose(f);
+    const size_t n = strcspn(ret, "\n");
+    ok = ok && (ret[n] == '\n' || n < bytes - 1);
+    ret[ok ? n : 0] = '\0';
+    return ok;
+}
+
 qd_code qd_file_replace(const char *path, const void *data, size_t n, qd_err *err)
 {
     qd_buf tmp = {0};

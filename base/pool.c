@@ -1,5 +1,6 @@
 #include "base/pool.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <pthread.h>
@@ -68,10 +69,7 @@ void qd_pool_join(qd_pool *pool)
 static unsigned cgroup_cpus(void)
 {
     char line[64], *end = line;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (f == NULL) return 0;
-    if (fgets(line, sizeof line, f) == NULL) line[0] = '\0';
-    (void)fclose(f);
+    (void)qd_kernel_line("/sys/fs/cgroup/cpu.max", line, sizeof line);
     unsigned long long quota = strtoull(line, &end, 10), period = strtoull(end, NULL, 10);
     return quota != 0 && period != 0 ? (unsigned)((quota - 1) / period + 1) : 0;
 }

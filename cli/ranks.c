@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/numa.h"
 #include "base/pool.h"
 
 #include <errno.h>
@@ -20,7 +21,6 @@
 #define VARIABLE "QD_GANG_MEMBER" /* "PARENT RANK RANKS INVITE" */
 
 enum {
-    NODES_MAX = 64,
     END_WAIT_MS = 10000,
     BROKEN_WAIT_MS = 1000, /* for each */
     NAP_MS = 5
@@ -37,25 +37,23 @@ unsigned qd_ranks_threads(uint32_t n, bool pin)
     return pin ? cpus : (unsigned)qd_max_u64(1, cpus / n); /* pinned: what is left is its own */
 }
 
-static unsigned node_of(size_t cpu)
-{
-    char path[96];
-    for (unsigned node = 0; node < NODES_MAX; node++) {
-        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/node%u", cpu, node);
-        if (access(path, F_OK) == 0) return node;
-    }
-    return 0;
-}
-
 /* This process's processors, node by node, in n even parts: the rank-th. */
 static qd_code pin_to(uint32_t rank, uint32_t n, qd_err *err)
 {
-    cpu_set_t all, mine;
+    cpu_set_t all, of_node, mine;
     size_t cpus[CPU_SETSIZE], n_cpus = 0;
     if (sched_getaffinity(0, sizeof all, &all) != 0) return qd_fail_errno(err, QD_E_IO, errno, "--pin");
-    for (unsigned node = 0; node < NODES_MAX; node++)
-        for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
-            if (CPU_ISSET(cpu, &all) && node_of(cpu) == node) cpus[n_cpus++] = cpu;
+    for (unsigned node = 0; node <= QD_NUMA_NODES_MAX; node++) { /* at last those of no node */
+        if (node == QD_NUMA_NODES_MAX)
+            of_node = all;
+        else if (!qd_numa_cpus("/sys", node, &of_node))
+            continue;
+        for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            if (!CPU_ISSET(cpu, &all) || !CPU_ISSET(cpu, &of_node)) continue;
+            cpus[n_cpus++] = cpu;
+            CPU_CLR(cpu, &all);
+        }
+    }
     CPU_ZERO(&mine);
     for (size_t i = 0; i < n_cpus; i++)
         if (i * n / n_cpus == rank) CPU_SET(cpus[i], &mine);
