@@ -75,6 +75,12 @@ static qd_code show_worker(void *ctx, const qd_worker_heartbeat *hb, uint64_t ag
                       hb->id, state, hb->device_class, hb->numerics_id, (uint64_t)hb->pid, age_ms,
                       (uint64_t)hb->jobs_done, (uint64_t)hb->jobs_failed, (unsigned)hb->node_failures);
         qd_buf_json_str(&f->out, hb->host);
+        qd_buf_str(&f->out, ",\"topology\":[");
+        for (size_t i = 0; i < hb->n_topology; i++) {
+            if (i != 0) qd_buf_str(&f->out, ",");
+            qd_buf_json_str(&f->out, hb->topology[i]);
+        }
+        qd_buf_str(&f->out, "]");
         if (hb->job_id[0] != '\0') qd_buf_printf(&f->out, ",\"job\":\"%s\"", hb->job_id);
         show_gpu_json(hb, &f->out);
         qd_buf_str(&f->out, ",\"why\":");

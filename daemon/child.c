@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -281,6 +282,16 @@ static qd_code lower(long parent_pid, qd_err *err)
     return QD_OK;
 }
 
+/* Before any thread starts, which all have the same processors then. Not a must: the job runs elsewhere as well. */
+static void pin(const Quantd__ChildStart *start)
+{
+    cpu_set_t cpus;
+    if (start->cpus.len != sizeof cpus) return;
+    memcpy(&cpus, start->cpus.data, sizeof cpus);
+    if (sched_setaffinity(0, sizeof cpus, &cpus) != 0)
+        (void)fprintf(stderr, "quantd: child: cannot pin itself to processors: %s\n", strerror(errno));
+}
+
 /* The first frame, waited for. */
 static qd_code read_start(qd_frames *frames, Quantd__ChildFrame **ret, qd_err *err)
 {
@@ -341,6 +352,7 @@ int qd_child_main(int fd, long parent_pid)
     qd_frames_begin(&l.frames, fd);
     QD_TRY(lower(parent_pid, &err));
     QD_TRY(read_start(&l.frames, &start, &err));
+    pin(start->start);
     l.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (l.wake_fd < 0) {
         rc = qd_fail_errno(&err, QD_E_INTERNAL, errno, "eventfd");

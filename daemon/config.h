@@ -8,7 +8,8 @@
 
 typedef struct qd_settings {
     qd_nats_settings nats;
-    const char *worker, *device, *gpu_health, *nvml_library, *output_roots, *source_roots, *templates, *api_time_zone;
+    const char *worker, *device, *topology, *pin, *gpu_health, *nvml_library, *output_roots, *source_roots, *templates,
+        *api_time_zone;
     uint64_t threads, memory_bytes;
     uint64_t lease_ms, heartbeat_ms, sweep_ms, drain_ms, cancel_ms, silent_ms, stall_ms, node_retry_ms, attempts_max,
         running_max, queued_max, recorded_max, retention_ms, log_bytes_max;

@@ -9,6 +9,7 @@
 #include "daemon/child.h"
 #include "daemon/probe.h"
 #include "daemon/service.h"
+#include "daemon/topology.h"
 #include "engine/numerics.h"
 #include "proto/subject.h"
 
@@ -34,7 +35,9 @@ static qd_code check_settings(const qd_settings *s, const char *device, qd_err *
     if (rc != QD_OK) return rc;
     if (!qd_probe_is_device(device))
         return qd_fail(err, QD_E_CONFIG, "device: expected cpu, or gpu0, gpu1 and so on, found \"%s\"", device);
-    rc = qd_conf_check_zone("api_time_zone", s->api_time_zone, err);
+    rc = qd_topology_check(s->topology, err);
+    if (rc == QD_OK) rc = qd_pin_check(s->pin, qd_probe_is_gpu(device), err);
+    if (rc == QD_OK) rc = qd_conf_check_zone("api_time_zone", s->api_time_zone, err);
     if (rc != QD_OK) return rc;
     if (s->output_roots[0] != '/')
         return qd_fail(err, QD_E_CONFIG, "output_roots: expected absolute paths separated by colons, found \"%s\"",

@@ -47,6 +47,20 @@ out:
     return rc;
 }
 
+/* The processors of its job: all that we have, or those near the device. */
+static qd_code set_cpus(qd_worker *w, qd_child_start *s, qd_err *err)
+{
+    qd_err why = {0};
+    cpu_set_t cpus;
+    if (qd_pin_cpus(w->sys, w->settings->pin, w->pci, &w->cpus, &cpus, &why) != QD_OK)
+        qd_log_err(w->log, QD_LOG_WARN, "the job runs on all processors", &why);
+    if (CPU_EQUAL(&cpus, &w->cpus)) return QD_OK;
+    s->cpus = (ProtobufCBinaryData){.len = sizeof cpus, .data = qd_malloc(sizeof cpus)};
+    if (s->cpus.data == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a job");
+    memcpy(s->cpus.data, &cpus, sizeof cpus);
+    return QD_OK;
+}
+
 qd_code qd_run_spawn(qd_worker *w, const qd_job_record *rec, qd_child_gang *gang, qd_childproc **ret, qd_err *err)
 {
     const qd_child_limits limits = {
@@ -63,6 +77,7 @@ qd_code qd_run_spawn(qd_worker *w, const qd_job_record *rec, qd_child_gang *gang
     QD_TRY(qd_text_set(&s->template_dirs, w->templates, err));
     for (size_t i = 0; i < rec->spec->n_calibration_files; i++)
         QD_TRY(add_calibration(w, rec->spec->calibration_files[i], s, err));
+    QD_TRY(set_cpus(w, s, err));
     s->epoch = rec->epoch;
     s->threads = (uint32_t)w->settings->threads;
     s->memory_bytes = w->settings->memory_bytes;

@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "daemon/probe.h"
 #include "daemon/worker_inside.h"
 
 #include <inttypes.h>
@@ -24,6 +25,14 @@ enum {
     WINDOW_MS = 1000   /* a leader that has enough waits so long for more */
 };
 
+/* pci: "" as long as its GPU's is not known, which the GPU's watch tells some time. */
+static void look_where(qd_worker *w, const char *pci)
+{
+    (void)snprintf(w->pci, sizeof w->pci, "%s", pci);
+    qd_topology_make(w->sys, w->settings->topology, w->host, qd_probe_is_gpu(w->device) ? pci : NULL, &w->cpus,
+                     &w->topology);
+}
+
 qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
 {
     qd_code rc = QD_OK;
@@ -39,7 +48,8 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
     (void)snprintf(w->numerics_id, sizeof w->numerics_id, "%s", o->numerics_id);
     w->templates = qd_strdup(o->templates);
     w->program = o->program == NULL ? NULL : qd_strdup(o->program);
-    if (w->templates == NULL || (o->program != NULL && w->program == NULL)) {
+    w->sys = qd_strdup(o->sys != NULL ? o->sys : "/sys");
+    if (w->templates == NULL || w->sys == NULL || (o->program != NULL && w->program == NULL)) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for a worker");
         goto out;
     }
@@ -47,6 +57,8 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
     w->started_ms = qd_unix_ms();
     w->jitter_ms = qd_hash64(w->id, strlen(w->id), 0) % SWEEP_JITTER_MS;
     (void)gethostname(w->host, sizeof w->host - 1);
+    (void)sched_getaffinity(0, sizeof w->cpus, &w->cpus);
+    look_where(w, "");
     w->self = (qd_gang_self){.build = QD_VERSION,
                              .numerics_id = w->numerics_id,
                              .device_class = w->device_class,
@@ -85,6 +97,7 @@ void qd_worker_close(qd_worker *w)
     qd_disk_done(&w->disk);
     qd_free(w->templates);
     qd_free(w->program);
+    qd_free(w->sys);
     qd_free(w);
 }
 
@@ -127,6 +140,10 @@ static qd_code set_texts(const qd_worker *w, qd_worker_heartbeat *h, qd_err *err
         qd_code rc = qd_text_set(texts[i].field, texts[i].value, err);
         if (rc != QD_OK) return rc;
     }
+    for (uint32_t i = 0; i < w->topology.n; i++) {
+        qd_code rc = qd_text_add(&h->topology, &h->n_topology, w->topology.place[i], err);
+        if (rc != QD_OK) return rc;
+    }
     return rec == NULL ? QD_OK : qd_text_set(&h->job_id, rec->id, err);
 }
 
@@ -136,6 +153,7 @@ static qd_code set_gpu(qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
     uint64_t age_ms = 0;
     if (w->gpu == NULL) return QD_OK;
     qd_gpu_watch_get(w->gpu, &g, &age_ms);
+    if (qd_probe_is_gpu(w->device) && g.pci[0] != '\0' && strcmp(g.pci, w->pci) != 0) look_where(w, g.pci);
     h->gpu = qd_gpu_state_new();
     if (h->gpu == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a heartbeat");
     h->device_memory_bytes = g.memory_bytes;
@@ -171,8 +189,8 @@ static qd_code heartbeat(qd_worker *w, qd_err *err)
     h->jobs_failed = w->jobs_failed;
     h->node_failures = qd_jobs_node_failures(w->jobs);
     h->heartbeat_ms = (uint32_t)w->settings->heartbeat_ms;
-    qd_code rc = set_texts(w, h, err);
-    if (rc == QD_OK) rc = set_gpu(w, h, err);
+    qd_code rc = set_gpu(w, h, err);
+    if (rc == QD_OK) rc = set_texts(w, h, err);
     if (rc == QD_OK) rc = qd_jobs_heartbeat(w->jobs, h, err);
     h->progress = NULL;
     qd_msg_free(h);

@@ -22,6 +22,7 @@ typedef struct qd_worker_opts {
     qd_log *log;
     const char *id, *device, *device_class, *numerics_id, *templates; /* copied */
     const char *program;                                              /* of the child; NULL: this one */
+    const char *sys;                                                  /* copied; NULL: "/sys" */
     qd_gpu_watch *gpu; /* of the device; must outlive the worker. NULL: none to watch */
 } qd_worker_opts;
 

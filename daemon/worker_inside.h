@@ -6,6 +6,7 @@
 #include "daemon/childproc.h"
 #include "daemon/disk.h"
 #include "daemon/joblog.h"
+#include "daemon/topology.h"
 #include "daemon/worker.h"
 #include "jobs/gang.h"
 #include "jobs/sweep.h"
@@ -63,7 +64,10 @@ struct qd_worker {
     const qd_settings *settings;
     qd_log *log;
     char id[QD_ID_BYTES], device[QD_ID_BYTES], device_class[QD_ID_BYTES], numerics_id[QD_ID_BYTES];
-    char *templates, *program;
+    char *templates, *program, *sys;
+    char pci[32];   /* of its GPU, as far as it is known */
+    cpu_set_t cpus; /* that this service may use */
+    qd_topology topology;
     qd_disk disk;
     qd_jobs_disk disk_ops;
     qd_jobs *jobs;

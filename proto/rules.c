@@ -206,6 +206,7 @@ static const qd_rule child_start[] = {
     MAY(qd_child_start, threads, MAX, 65536),
     TEXTS(qd_child_start, calibration_paths, 64, PATH),
     MAY(qd_child_start, template_dirs, LINE, 8192),
+    MAY(qd_child_start, cpus, QD_RULE_BYTES, 128),
 };
 static const qd_rule child_stop[] = {
     NEED(qd_child_stop, kind, MAX, UINT32_MAX),

@@ -57,6 +57,15 @@ class Gang(cluster.Case):
                 r = self.succeeded(job, out, n)
                 self.assertEqual((r["epoch"], r["attempts"]), (1, 1))
 
+    def test_workers_tell_where_they_are(self):
+        self.c.worker("w0", "topology=rack3/sw1")
+        told = self.c.wait_for(lambda: next((e for e in self.c.ctl("workers", "--json").events() if e["id"] == "w0"), None), "the worker")
+        here = f"rack3/sw1/{told['host']}"
+        nodes = sorted(d for d in os.listdir("/sys/devices/system/node") if re.fullmatch("node[0-9]+", d)) \
+            if os.path.isdir("/sys/devices/system/node") else []
+        self.assertEqual(told["topology"][:3], ["rack3", "rack3/sw1", here])
+        self.assertLessEqual(set(told["topology"][3:]), {f"{here}/numa{d[4:]}" for d in nodes})
+
     def hurt(self, who, how, n_workers, ranks):
         """A job of which a rank is hurt while it runs: (job, output, who was hurt)."""
         self.workers(n_workers)

@@ -116,6 +116,8 @@ class Service(cluster.Case):
     def test_settings_that_cannot_be_are_refused_with_78(self):
         self.refused("device=tpu0", words=["device", "tpu0"])
         self.refused("worker=a.b", words=["worker"])
+        self.refused("topology=rack3//sw1", words=["topology", "rack3//sw1"])
+        self.refused("pin=numa", words=["pin", "a GPU's worker only"])
         self.refused("api_time_zone=Mars/Olympus", words=["Mars/Olympus", "zoneinfo"])
         self.refused("nats_url=nats://u:secret@h:4222", words=["nats_url", "nats_credentials"])
         self.refused("output_roots=out", words=["output_roots", "absolute"])

@@ -6,6 +6,7 @@
 #include "daemon/child.h"
 #include "daemon/worker_inside.h"
 #include "jobs/jobs.h"
+#include "tests/unit/daemon/fake_sys.h"
 #include "tests/unit/engine/small_model.h"
 
 #include <poll.h>
@@ -36,6 +37,7 @@ typedef struct world {
     qd_arena arena;
     qd_log log;
     qd_worker *w;
+    const char *sys; /* NULL: the machine's */
     uint64_t began_ms;
 } world;
 
@@ -54,6 +56,7 @@ static void open_worker(world *w, const char *id)
                               .device = "cpu",
                               .device_class = "cpu",
                               .numerics_id = "cpu-1",
+                              .sys = w->sys,
                               .templates = QD_TEST_SOURCE_DIR "/deploy/templates"};
     assert_int_equal(qd_worker_open(&o, &w->w, &err), QD_OK);
 }
@@ -381,6 +384,79 @@ static void status_says_what_it_does(void **state)
     run_until(w, QD_JOB_SUCCEEDED);
 }
 
+static qd_code keep_places(void *ctx, const qd_worker_heartbeat *hb, uint64_t age_ms, qd_err *err)
+{
+    qd_topology *t = ctx;
+    (void)age_ms;
+    (void)err;
+    t->n = 0;
+    for (size_t i = 0; i < hb->n_topology && i < QD_PLACES_MAX; i++)
+        (void)snprintf(t->place[t->n++], QD_PLACE_BYTES, "%s", hb->topology[i]);
+    return QD_OK;
+}
+
+/* A machine whose second node has one of the processors that we have. */
+static cpu_set_t open_on_fake_sys(world *w, const char *pin)
+{
+    cpu_set_t all, last;
+    char sys[96], node1[16];
+    int n = CPU_SETSIZE - 1;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    while (!CPU_ISSET((size_t)n, &all)) n--;
+    CPU_ZERO(&last);
+    CPU_SET((size_t)n, &last);
+    (void)snprintf(sys, sizeof sys, "%s/sys", w->root);
+    (void)snprintf(node1, sizeof node1, "%d\n", n);
+    assert_true(fake_sys(sys, "\n", node1));
+    w->sys = sys;
+    w->settings.topology = "rack3/sw1";
+    w->settings.pin = pin;
+    qd_worker_close(w->w);
+    open_worker(w, "w1");
+    w->sys = NULL;
+    return last;
+}
+
+static void heartbeats_tell_where_it_is(void **state)
+{
+    world *w = *state;
+    qd_topology told = {0};
+    char host[65] = "", want[QD_PLACE_BYTES];
+    (void)open_on_fake_sys(w, "none");
+    for (uint64_t end = mono_ms() + HANG_MS; told.n == 0 && mono_ms() < end;) {
+        step(w);
+        assert_int_equal(qd_jobs_workers(w->jobs, keep_places, &told, NULL), QD_OK);
+    }
+    assert_int_equal(gethostname(host, sizeof host - 1), 0);
+    assert_int_equal(told.n, 4);
+    assert_string_equal(told.place[0], "rack3");
+    assert_string_equal(told.place[1], "rack3/sw1");
+    (void)snprintf(want, sizeof want, "rack3/sw1/%s", host);
+    assert_string_equal(told.place[2], want);
+    assert_string_equal(told.place[3] + strlen(want), "/numa1");
+}
+
+static void a_jobs_process_runs_on_the_processors_it_is_pinned_to(void **state)
+{
+    world *w = *state;
+    cpu_set_t last = open_on_fake_sys(w, "numa1"), found;
+    submit(w, w->out, "nvfp4-w4a16");
+    run_until_staging(w);
+    const pid_t pid = qd_childproc_pid(w->w->run.child);
+    assert_true(pid > 0);
+    assert_int_equal(sched_getaffinity(pid, sizeof found, &found), 0);
+    assert_true(CPU_EQUAL(&found, &last));
+    run_until(w, QD_JOB_SUCCEEDED);
+}
+
+static void a_job_that_cannot_be_pinned_runs_all_the_same(void **state)
+{
+    world *w = *state;
+    (void)open_on_fake_sys(w, "numa0"); /* without processors */
+    submit(w, w->out, "nvfp4-w4a16");
+    run_until(w, QD_JOB_SUCCEEDED);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "--child") == 0) return qd_child_main(atoi(argv[2]), atol(argv[3]));
@@ -396,6 +472,9 @@ int main(int argc, char **argv)
         TEST(the_job_goes_on_while_the_bus_is_away_and_waits_before_its_end),
         TEST(staging_that_another_took_is_seen_without_the_bus),
         TEST(status_says_what_it_does),
+        TEST(heartbeats_tell_where_it_is),
+        TEST(a_jobs_process_runs_on_the_processors_it_is_pinned_to),
+        TEST(a_job_that_cannot_be_pinned_runs_all_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
