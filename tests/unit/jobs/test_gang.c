@@ -10,9 +10,11 @@ static const qd_gang_self one_host = {
     .build = "b1", .numerics_id = "n1", .device_class = "cpu", .host = "h1", .collective = "shm", .one_host = true};
 static const qd_jobs_opts as_ranks = {.gang = &one_host};
 
-static void beat_at(program *p, const char *id, const char *host)
+static void beat_in(program *p, const char *id, const char *host, const char *rack, const char *sw)
 {
     qd_worker_heartbeat *hb = qd_worker_heartbeat_new();
+    if (rack != NULL) assert_int_equal(qd_text_add(&hb->topology, &hb->n_topology, rack, NULL), QD_OK);
+    if (sw != NULL) assert_int_equal(qd_text_add(&hb->topology, &hb->n_topology, sw, NULL), QD_OK);
     assert_int_equal(qd_text_set(&hb->id, id, NULL), QD_OK);
     assert_int_equal(qd_text_set(&hb->host, host, NULL), QD_OK);
     assert_int_equal(qd_text_set(&hb->build, "b1", NULL), QD_OK);
@@ -22,6 +24,11 @@ static void beat_at(program *p, const char *id, const char *host)
     hb->state = QUANTD__WORKER_STATE__WORKER_IDLE;
     assert_int_equal(qd_jobs_heartbeat(p->jobs, hb, NULL), QD_OK);
     qd_msg_free(hb);
+}
+
+static void beat_at(program *p, const char *id, const char *host)
+{
+    beat_in(p, id, host, NULL, NULL);
 }
 
 static rig *ranks_new(void)
@@ -474,6 +481,40 @@ static void those_of_the_leaders_host_come_first(void **state)
     rig_free(r);
 }
 
+static void offer(program *p, const char *worker)
+{
+    qd_gang_member *m = qd_gang_member_new();
+    assert_int_equal(qd_text_set(&m->job_id, "j1", NULL), QD_OK);
+    assert_int_equal(qd_text_set(&m->worker, worker, NULL), QD_OK);
+    m->epoch = 1;
+    m->state = QUANTD__MEMBER_STATE__MEMBER_OFFERED;
+    assert_int_equal(qd_member_put(p->jobs, m, NULL), QD_OK);
+    qd_msg_free(m);
+}
+
+static void of_other_hosts_the_one_that_shares_more_places_comes_first(void **state)
+{
+    (void)state;
+    static const char *const racks[][2] = {{"r1", "r1/s2"}, {"r2", "r2/s1"}, {NULL, NULL}};
+    rig *r = ranks_new();
+    qd_pick p = {.job_id = "j1", .epoch = 1, .n_max = 1};
+    create_for(r, "j1", 2, 2);
+    beat_in(&r->w1, "w1", "h1", "r1", "r1/s1");
+    beat_in(&r->w2, "w2", "h2", "r1", "r1/s1");
+    offer(&r->gate, "gate");
+    offer(&r->w2, "w2");
+    for (size_t i = 0; i < sizeof racks / sizeof racks[0]; i++) { /* by id it would be the gate */
+        beat_in(&r->gate, "gate", "h3", racks[i][0], racks[i][1]);
+        assert_int_equal(qd_pick_offers(r->w1.jobs, &p, NULL), QD_OK);
+        assert_int_equal(p.n, 1);
+        assert_string_equal(p.list[0].worker, "w2");
+    }
+    beat_in(&r->gate, "gate", "h1", NULL, NULL); /* the same host is nearer than any place */
+    assert_int_equal(qd_pick_offers(r->w1.jobs, &p, NULL), QD_OK);
+    assert_string_equal(p.list[0].worker, "gate");
+    rig_free(r);
+}
+
 static void a_gang_of_an_ended_job_is_swept(void **state)
 {
     (void)state;
@@ -526,6 +567,7 @@ int main(void)
         cmocka_unit_test(a_call_nobody_lives_behind_is_served_once),
         cmocka_unit_test(a_leader_that_lost_the_job_cannot_write_its_gang),
         cmocka_unit_test(those_of_the_leaders_host_come_first),
+        cmocka_unit_test(of_other_hosts_the_one_that_shares_more_places_comes_first),
         cmocka_unit_test(a_gang_of_an_ended_job_is_swept),
         cmocka_unit_test(ranks_that_cannot_be_are_refused),
     };
