@@ -80,13 +80,27 @@ qd_code qd_gang_join(qd_gang *g, void *data, uint64_t n_bytes, qd_err *err)
     return reduce(g, QD_COMM_U8, QD_COMM_SUM, data, n_bytes, 1, err);
 }
 
-qd_code qd_gang_share(qd_gang *g, void *data, uint64_t n_bytes, qd_err *err)
+qd_code qd_gang_sum_f32_to(qd_gang *g, uint32_t to, float *data, uint64_t n, qd_err *err)
+{
+    if (qd_gang_size(g) == 1) return QD_OK;
+    qd_code rc = meet(g, NULL, err);
+    if (rc != QD_OK || n == 0) return rc;
+    if (qd_gang_rank(g) != to) g->call_bytes += n * sizeof *data;
+    return qd_comm_reduce(g->comm, QD_COMM_F32, QD_COMM_SUM, to, data, n, err);
+}
+
+qd_code qd_gang_share_from(qd_gang *g, uint32_t from, void *data, uint64_t n_bytes, qd_err *err)
 {
     if (qd_gang_size(g) == 1) return QD_OK;
     qd_code rc = meet(g, NULL, err);
     if (rc != QD_OK || n_bytes == 0) return rc;
-    if (qd_gang_rank(g) == 0) g->call_bytes += n_bytes;
-    return qd_comm_broadcast(g->comm, QD_COMM_U8, 0, data, n_bytes, err);
+    if (qd_gang_rank(g) == from) g->call_bytes += n_bytes;
+    return qd_comm_broadcast(g->comm, QD_COMM_U8, from, data, n_bytes, err);
+}
+
+qd_code qd_gang_share(qd_gang *g, void *data, uint64_t n_bytes, qd_err *err)
+{
+    return qd_gang_share_from(g, 0, data, n_bytes, err);
 }
 
 qd_code qd_gang_gather(qd_gang *g, const void *part, uint64_t n_bytes, void *ret_all, qd_err *err)

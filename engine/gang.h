@@ -42,6 +42,9 @@ QD_MUST_CHECK qd_code qd_gang_max_f32(qd_gang *g, float *data, uint64_t n, qd_er
 QD_MUST_CHECK qd_code qd_gang_join(qd_gang *g, void *data, uint64_t n_bytes, qd_err *err);
 /* data of rank 0 on every rank. */
 QD_MUST_CHECK qd_code qd_gang_share(qd_gang *g, void *data, uint64_t n_bytes, qd_err *err);
+/* The same of any rank; and a sum that rank `to` alone gets, whose data on the others stays as it was. */
+QD_MUST_CHECK qd_code qd_gang_share_from(qd_gang *g, uint32_t from, void *data, uint64_t n_bytes, qd_err *err);
+QD_MUST_CHECK qd_code qd_gang_sum_f32_to(qd_gang *g, uint32_t to, float *data, uint64_t n, qd_err *err);
 /* ret_all [size][n_bytes]: part of each rank. */
 QD_MUST_CHECK qd_code qd_gang_gather(qd_gang *g, const void *part, uint64_t n_bytes, void *ret_all, qd_err *err);
 /* what: for words. QD_E_CHANGED where data differs between ranks. */

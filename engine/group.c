@@ -174,7 +174,7 @@ static qd_code quantize(void *arg, unsigned worker, uint64_t task, qd_err *err)
 }
 
 /* Chunks of all linears, none across two tiles; memory of each worker and of the results. */
-static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
+qd_code qd_group_open(qd_group *g, unsigned n_workers, qd_err *err)
 {
     const qd_plan *p = g->work->run->plan;
     const qd_input_site *s = &g->work->sites[g->site];
@@ -188,6 +188,7 @@ static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
     g->codes = qd_calloc(s->n_items, sizeof *g->codes);
     g->scales = qd_calloc(s->n_items, sizeof *g->scales);
     g->benches = qd_calloc(n_workers, sizeof *g->benches);
+    g->n_workers = n_workers;
     bool ok = g->chunks != NULL && g->codes != NULL && g->scales != NULL && g->benches != NULL;
     for (unsigned i = 0; ok && i < n_workers; i++) {
         qd_bench *b = &g->benches[i];
@@ -214,12 +215,13 @@ static qd_code set_up(qd_group *g, unsigned n_workers, qd_err *err)
                                                       .n = qd_min_u64(g->chunk_rows, tile.n_rows - r)};
         }
     }
+    g->end = g->n_chunks;
     return ok ? QD_OK : qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for its weights", p->items[s->items[0]].name);
 }
 
-static void tear_down(qd_group *g, unsigned n_workers)
+void qd_group_clear_benches(qd_group *g)
 {
-    for (unsigned i = 0; g->benches != NULL && i < n_workers; i++) {
+    for (unsigned i = 0; g->benches != NULL && i < g->n_workers; i++) {
         qd_bench *b = &g->benches[i];
         qd_free(b->w);
         qd_free(b->q);
@@ -228,18 +230,24 @@ static void tear_down(qd_group *g, unsigned n_workers)
         qd_free(b->codes);
         qd_free(b->scales);
     }
+    qd_free(g->benches);
+    g->benches = NULL;
+}
+
+void qd_group_close(qd_group *g)
+{
+    qd_group_clear_benches(g);
     for (uint32_t i = 0; i < g->work->sites[g->site].n_items; i++) {
         if (g->codes != NULL) qd_free(g->codes[i]);
         if (g->scales != NULL) qd_free(g->scales[i]);
     }
-    qd_free(g->benches);
     qd_free(g->chunks);
     qd_free(g->codes);
     qd_free(g->scales);
+    qd_free(g->col_weight);
 }
 
-/* The global scale of each unit of the site, from its linears' largest weights. */
-static void scales_of_units(qd_group *g)
+void qd_group_scale(qd_group *g)
 {
     qd_run *run = g->work->run;
     const qd_input_site *s = &g->work->sites[g->site];
@@ -283,7 +291,7 @@ static qd_code close_unit(qd_layer_work *w, uint32_t unit, qd_err *err)
     return rc;
 }
 
-static qd_code write_all(qd_group *g, qd_err *err)
+qd_code qd_group_write(qd_group *g, qd_err *err)
 {
     qd_run *run = g->work->run;
     const qd_input_site *s = &g->work->sites[g->site];
@@ -332,25 +340,33 @@ static qd_code col_weights(const qd_layer_work *w, uint32_t site, float **ret, q
     return QD_OK;
 }
 
+qd_code qd_group_measure(qd_group *g, qd_tasks *tasks, qd_err *err)
+{
+    return qd_tasks_run(tasks, g->end - g->first, measure, g, err);
+}
+
+qd_code qd_group_solve(qd_group *g, qd_tasks *tasks, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    if (g->work->run->plan->method.hessian_scale) rc = col_weights(g->work, g->site, &g->col_weight, err);
+    return rc == QD_OK ? qd_tasks_run(tasks, g->end - g->first, quantize, g, err) : rc;
+}
+
 qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor, const float *correction,
                           qd_tasks *tasks, qd_lane *lanes, qd_err *err)
 {
     qd_group g = {.work = w, .site = site, .factor = factor, .correction = correction, .lanes = lanes};
-    float *col_weight = NULL;
     qd_code rc = QD_OK;
-    if (w->run->plan->method.hessian_scale) QD_TRY(col_weights(w, site, &col_weight, err));
-    g.col_weight = col_weight;
-    QD_TRY(set_up(&g, tasks->n_threads, err));
+    QD_TRY(qd_group_open(&g, tasks->n_threads, err));
     qd_group_share_out(&g);
-    QD_TRY(qd_tasks_run(tasks, g.end - g.first, measure, &g, err));
+    QD_TRY(qd_group_measure(&g, tasks, err));
     QD_TRY(qd_group_join_amaxes(&g, err));
-    scales_of_units(&g);
-    QD_TRY(qd_tasks_run(tasks, g.end - g.first, quantize, &g, err));
+    qd_group_scale(&g);
+    QD_TRY(qd_group_solve(&g, tasks, err));
     QD_TRY(qd_group_join_codes(&g, tasks, err));
-    QD_TRY(write_all(&g, err));
+    QD_TRY(qd_group_write(&g, err));
 out:
-    tear_down(&g, tasks->n_threads);
-    qd_free(col_weight);
+    qd_group_close(&g);
     return rc;
 }
 

@@ -30,12 +30,13 @@ typedef struct qd_group {
     uint32_t site;
     const qd_gptq_factor *factor; /* NULL: to nearest */
     const float *correction;      /* see qd_group_quantize() */
-    const float *col_weight;      /* of the scale search; may be NULL */
+    float *col_weight;            /* of the scale search; NULL: none; owned */
     qd_chunk *chunks;
     uint64_t n_chunks, chunk_rows;
-    uint64_t first, end;       /* chunks of this rank */
+    uint64_t first, end;       /* chunks of this rank; all when it is opened */
     uint8_t **codes, **scales; /* [items of the site] */
-    qd_bench *benches;
+    qd_bench *benches;         /* [n_workers] */
+    unsigned n_workers;
     qd_lane *lanes;
 } qd_group;
 
@@ -43,6 +44,18 @@ static inline const qd_item *qd_group_item(const qd_group *g, uint32_t item)
 {
     return &g->work->run->plan->items[item];
 }
+
+/* work, site, factor, correction and lanes are filled. Errors: QD_E_NO_MEMORY. Close it, also after a failure. */
+QD_MUST_CHECK qd_code qd_group_open(qd_group *g, unsigned n_workers, qd_err *err);
+void qd_group_clear_benches(qd_group *g); /* nothing more is computed */
+void qd_group_close(qd_group *g);
+/* This rank's chunks: their largest weights; when those of all are known, the global scale of each unit of the site;
+ * then codes, and what they mean in place of the weights. */
+QD_MUST_CHECK qd_code qd_group_measure(qd_group *g, qd_tasks *tasks, qd_err *err);
+void qd_group_scale(qd_group *g);
+QD_MUST_CHECK qd_code qd_group_solve(qd_group *g, qd_tasks *tasks, qd_err *err);
+/* All chunks, by now whole: to the sink and the journal. */
+QD_MUST_CHECK qd_code qd_group_write(qd_group *g, qd_err *err);
 
 uint8_t *qd_group_codes(const qd_group *g, const qd_chunk *c);
 uint8_t *qd_group_scales(const qd_group *g, const qd_chunk *c);

@@ -73,6 +73,11 @@ QD_MUST_CHECK qd_code qd_balance_layer(qd_layer_work *w, qd_err *err);
  * correction [n_channels][n_channels]: the weights W are quantized as W + W correction; may be NULL. */
 QD_MUST_CHECK qd_code qd_group_quantize(qd_layer_work *w, uint32_t site, const qd_gptq_factor *factor,
                                         const float *correction, qd_tasks *tasks, qd_lane *lanes, qd_err *err);
+/* group_gang.c: the same for n sites from `first` on, at most one a rank of the gang: rank r does the r-th as a whole,
+ * with `factor`, which is of that site, and the others get its codes. Without a correction. */
+QD_MUST_CHECK qd_code qd_group_quantize_whole(qd_layer_work *w, uint32_t first, uint32_t n,
+                                              const qd_gptq_factor *factor, qd_tasks *tasks, qd_lane *lanes,
+                                              qd_err *err);
 /* Writes and journals the changed copies. */
 QD_MUST_CHECK qd_code qd_changed_write(qd_layer_work *w, qd_err *err);
 

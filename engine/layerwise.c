@@ -74,8 +74,7 @@ static float amax_of(const qd_layerwise *l, uint32_t site)
     return amax;
 }
 
-static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_factor *factor, const float *correction,
-                             qd_err *err)
+static qd_code know_input(qd_layerwise *l, uint32_t site, qd_err *err)
 {
     const qd_input_site *s = &l->work->sites[site];
     float amax = amax_of(l, site);
@@ -83,7 +82,14 @@ static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_facto
         return qd_fail(err, QD_E_INPUT, "%s: its input holds a value that is not finite: the quantized model overflows",
                        l->run->plan->items[s->items[0]].name);
     set_input(l->run, s, amax);
-    qd_code rc = qd_group_quantize(l->work, site, factor, correction, &l->tasks, l->lanes, err);
+    return QD_OK;
+}
+
+static qd_code quantize_site(qd_layerwise *l, uint32_t site, const qd_gptq_factor *factor, const float *correction,
+                             qd_err *err)
+{
+    qd_code rc = know_input(l, site, err);
+    if (rc == QD_OK) rc = qd_group_quantize(l->work, site, factor, correction, &l->tasks, l->lanes, err);
     return rc == QD_OK ? pack_again(l->work, site, false, err) : rc;
 }
 
@@ -102,7 +108,7 @@ static qd_code factor_of(qd_layerwise *l, uint32_t site, uint32_t from, qd_gptq_
                          qd_err *err)
 {
     bool ok = false;
-    if (l->seen[from].hessian == NULL) return QD_OK;
+    if (l->seen == NULL || l->seen[from].hessian == NULL) return QD_OK;
     const qd_hessian *h = l->seen[from].hessian;
     const uint64_t n = l->work->sites[site].n_channels;
     qd_code rc = h->memory != NULL ? qd_gptq_factor_there(&l->lanes[0], h->tile[0], n, damp_of(l, site), ret, &ok, err)
@@ -115,17 +121,52 @@ static qd_code factor_of(qd_layerwise *l, uint32_t site, uint32_t from, qd_gptq_
     return rc;
 }
 
-/* The sites of a stage. All experts' gate and up have one factor. */
+/* Experts in a gang, sites [first, end): each is one rank's, and a rank has one of each round. shared: the factor of
+ * all; without one each has its own, which nobody else needs. */
+static qd_code quantize_experts(qd_layerwise *l, uint32_t first, uint32_t end, const qd_gptq_factor *shared,
+                                qd_err *err)
+{
+    qd_gang *gang = l->run->gang;
+    qd_layer_work *w = l->work;
+    const uint32_t rank = qd_gang_rank(gang), before = w->n_unfactored;
+    qd_gptq_factor own = {0};
+    int64_t n_unfactored = 0;
+    qd_code rc = QD_OK;
+    for (uint32_t at = first, n = 0; at < end; at += n) {
+        n = (uint32_t)qd_min_u64(qd_gang_size(gang), end - at);
+        for (uint32_t s = at; s < at + n; s++) QD_TRY(know_input(l, s, err));
+        if (shared == NULL && rank < n) QD_TRY(factor_of(l, at + rank, at + rank, &own, NULL, err));
+        const qd_gptq_factor *f = shared != NULL ? shared : &own;
+        QD_TRY(qd_group_quantize_whole(w, at, n, f->l != NULL ? f : NULL, &l->tasks, l->lanes, err));
+        qd_gptq_factor_done(&own);
+        for (uint32_t s = at; s < at + n; s++) QD_TRY(pack_again(w, s, false, err));
+    }
+    n_unfactored = w->n_unfactored - before;
+    QD_TRY(qd_gang_sum_i64(gang, &n_unfactored, 1, err));
+    w->n_unfactored = before + (uint32_t)n_unfactored;
+out:
+    qd_gptq_factor_done(&own);
+    return rc;
+}
+
+/* The sites of a stage, or of all. All experts' gate and up have one factor. */
 static qd_code quantize_stage(qd_layerwise *l, qd_stage stage, qd_err *err)
 {
     const qd_layer_work *w = l->work;
     qd_gptq_factor factor = {0}, experts = {0};
     float *correction = NULL;
     qd_code rc = QD_OK;
-    for (uint32_t s = 0; s < w->n_sites; s++) {
+    for (uint32_t s = 0, next = 0; s < w->n_sites; s = next) {
         bool shared = w->sites[s].kind == QD_SITE_EXPERT_IN;
         qd_gptq_factor *f = shared ? &experts : &factor;
-        if (qd_layerwise_stage_of(w->sites[s].kind) != stage) continue;
+        next = s + 1;
+        if (stage != QD_STAGE_ALL && qd_layerwise_stage_of(w->sites[s].kind) != stage) continue;
+        if (qd_layerwise_owner(l, s) != QD_NONE) {
+            while (next < w->n_sites && w->sites[next].kind == w->sites[s].kind) next++;
+            if (shared) QD_TRY(factor_of(l, s, w->n_sites, f, NULL, err));
+            QD_TRY(quantize_experts(l, s, next, shared ? f : NULL, err));
+            continue;
+        }
         if (f->l == NULL) QD_TRY(factor_of(l, s, shared ? w->n_sites : s, f, &correction, err));
         QD_TRY(quantize_site(l, s, f->l != NULL ? f : NULL, correction, err));
         qd_gptq_factor_done(&factor);
@@ -171,10 +212,7 @@ static qd_code quantize_layer(qd_layerwise *l, qd_err *err)
         QD_TRY(qd_layerwise_vectors_again(w, err));
     }
     qd_layerwise_cache_set(l);
-    if (p->method.gptq)
-        QD_TRY(by_stages(l, err));
-    else
-        for (uint32_t s = 0; s < w->n_sites; s++) QD_TRY(quantize_site(l, s, NULL, NULL, err));
+    QD_TRY(p->method.gptq ? by_stages(l, err) : quantize_stage(l, QD_STAGE_ALL, err));
     QD_TRY(qd_changed_write(w, err));
     QD_TRY(qd_journal_add_inputs(w->journal, l->run, (uint32_t)w->layer->number, err));
     l->run->layer_inputs[w->layer->number] = true;

@@ -83,17 +83,28 @@ static qd_code move_strip(qd_layerwise *l, qd_hessian *h, uint64_t i, bool into,
     return QD_OK;
 }
 
-/* The triangle alone, a row of tiles at a time. */
-static qd_code sum_hessian(qd_layerwise *l, qd_hessian *h, qd_err *err)
+uint32_t qd_layerwise_owner(const qd_layerwise *l, uint32_t site)
 {
+    const qd_input_site *s = l->work->sites;
+    uint32_t first = site;
+    if (qd_gang_size(l->run->gang) == 1 || s[site].expert < 0) return QD_NONE;
+    while (first > 0 && s[first - 1].kind == s[site].kind) first--;
+    return (site - first) % qd_gang_size(l->run->gang);
+}
+
+/* The triangle alone, a row of tiles at a time. owner QD_NONE: for every rank. */
+static qd_code sum_hessian(qd_layerwise *l, qd_hessian *h, uint32_t owner, qd_err *err)
+{
+    const bool mine = owner == QD_NONE || owner == qd_gang_rank(l->run->gang);
     uint64_t n = 0;
     qd_code rc = QD_OK;
     float *packed = qd_malloc(qd_hessian_strip_max(h) * sizeof *packed);
     if (packed == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for Hessians");
     for (uint64_t i = 0; i < h->n_tiles; i++) {
         QD_TRY(move_strip(l, h, i, false, packed, &n, err));
-        QD_TRY(qd_gang_sum_f32(l->run->gang, packed, n, err));
-        QD_TRY(move_strip(l, h, i, true, packed, &n, err));
+        QD_TRY(owner == QD_NONE ? qd_gang_sum_f32(l->run->gang, packed, n, err)
+                                : qd_gang_sum_f32_to(l->run->gang, owner, packed, n, err));
+        if (mine) QD_TRY(move_strip(l, h, i, true, packed, &n, err));
     }
 out:
     qd_free(packed);
@@ -116,7 +127,8 @@ qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err)
     QD_TRY(qd_gang_max_f32(g, largest, n, err));
     for (uint32_t s = 0; s < n; s++) {
         if (l->seen[s].amax != NULL) l->seen[s].amax[0] = largest[s]; /* at least that of each worker */
-        if (l->seen[s].hessian != NULL) QD_TRY(sum_hessian(l, l->seen[s].hessian, err));
+        if (l->seen[s].hessian == NULL) continue;                     /* the last place is all experts' */
+        QD_TRY(sum_hessian(l, l->seen[s].hessian, s < l->work->n_sites ? qd_layerwise_owner(l, s) : QD_NONE, err));
     }
 out:
     qd_free(largest);

@@ -84,6 +84,9 @@ void qd_layerwise_forget(qd_layerwise *l);
 /* layerwise_gang.c: moments and samples, or what a stage saw, of all ranks. Hessians are sums of floats. */
 QD_MUST_CHECK qd_code qd_layerwise_reduce_moments(qd_layerwise *l, qd_err *err);
 QD_MUST_CHECK qd_code qd_layerwise_reduce_stage(qd_layerwise *l, qd_err *err);
+/* The rank that quantizes an expert's site as a whole: they take them in turn. QD_NONE: all ranks share a site's rows.
+ * A Hessian of such a site is summed for that rank alone. */
+uint32_t qd_layerwise_owner(const qd_layerwise *l, uint32_t site);
 /* layerwise_cache.c: largest keys and values while moments are collected; to the layer's projections once scaling is
  * chosen. */
 QD_MUST_CHECK qd_code qd_layerwise_cache_begin(qd_layerwise *l, qd_err *err);

@@ -60,14 +60,14 @@ class Bytes(qd.Case):
                 self.same_for(name, (2, 3, 4), "--calib", os.path.join(FIXTURES[name], "ref.safetensors"), *PLAIN, template=W4A4)
 
     def test_second_moments_are_the_same_for_every_size(self):
-        for name in ("qwen3", "qwen3_moe"):
+        for name in ("qwen3", "qwen3_moe", "mixtral"):
             with self.subTest(name):
-                self.same_for(name, (2, 3), "--calib", os.path.join(FIXTURES[name], "ref.safetensors"),
+                self.same_for(name, (2, 3, 4), "--calib", os.path.join(FIXTURES[name], "ref.safetensors"),
                               "--set", "gate_samples=0", template="nvfp4-w4a4-fast")
 
     def test_gptq_is_the_same_for_one_size(self):
-        for name in ("qwen3", "qwen3_moe"):
-            for n in (2, 3):
+        for name in ("qwen3", "qwen3_moe", "mixtral"):
+            for n in (2, 3, 4):
                 with self.subTest(name, ranks=n):
                     outs = [self.path(f"{name}-{n}-{i}") for i in range(2)]
                     for out in outs:

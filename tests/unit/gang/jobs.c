@@ -20,6 +20,8 @@ enum {
     VOCAB = 64,
     SAMPLES = 20,
     LENGTH = 96, /* five a tile */
+    EXPERTS = 5,
+    EXPERT_SAMPLES = 64, /* 21 a tile */
     SIZES = 4
 };
 static const uint32_t k_sizes[SIZES] = {2, 3, 4, 6}; /* six: more ranks than tiles of tokens */
@@ -43,11 +45,15 @@ typedef struct bench {
     bool broken;
 } bench;
 
-static void write_model(const char *dir, long poke)
+/* llama, or with experts Mixtral: they differ in the MLP alone. */
+static void write_model(const char *dir, bool experts, long poke)
 {
+    static const char llama[] = "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"],\n",
+                      mixtral[] = "{\"model_type\": \"mixtral\", \"architectures\": [\"MixtralForCausalLM\"],\n"
+                                  " \"num_local_experts\": 5, \"num_experts_per_tok\": 2, \"sliding_window\": null,\n";
     static const char config[] =
-        "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"num_hidden_layers\": 2,\n"
-        " \"hidden_size\": 64, \"intermediate_size\": 96, \"num_attention_heads\": 4, \"num_key_value_heads\": 2,\n"
+        " \"num_hidden_layers\": 2, \"hidden_size\": 64, \"intermediate_size\": 96, \"num_attention_heads\": 4, "
+        "\"num_key_value_heads\": 2,\n"
         " \"head_dim\": 16, \"vocab_size\": 64, \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-06,\n"
         " \"hidden_act\": \"silu\", \"rope_theta\": 10000.0, \"tie_word_embeddings\": true}";
     static const struct {
@@ -57,6 +63,7 @@ static void write_model(const char *dir, long poke)
         {"input_layernorm", HIDDEN, 0},   {"self_attn.q_proj", HIDDEN, HIDDEN}, {"self_attn.k_proj", 32, HIDDEN},
         {"self_attn.v_proj", 32, HIDDEN}, {"self_attn.o_proj", HIDDEN, HIDDEN}, {"post_attention_layernorm", HIDDEN, 0},
         {"mlp.gate_proj", FF, HIDDEN},    {"mlp.up_proj", FF, HIDDEN},          {"mlp.down_proj", HIDDEN, FF}};
+    const size_t n_dense = sizeof list_of_layer / sizeof list_of_layer[0] - (experts ? 3 : 0);
     qd_tensor list[64];
     uint32_t n = 0;
     uint64_t off = 0, seed = 1;
@@ -64,11 +71,20 @@ static void write_model(const char *dir, long poke)
     qd_buf b = {0};
     if (mkdir(dir, 0755) != 0) abort();
     sm_tensor(list, &n, &off, "model.embed_tokens.weight", VOCAB, HIDDEN);
-    for (int l = 0; l < LAYERS; l++)
-        for (size_t k = 0; k < sizeof list_of_layer / sizeof list_of_layer[0]; k++) {
+    for (int l = 0; l < LAYERS; l++) {
+        for (size_t k = 0; k < n_dense; k++) {
             (void)snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, list_of_layer[k].name);
             sm_tensor(list, &n, &off, name, list_of_layer[k].rows, list_of_layer[k].cols);
         }
+        if (!experts) continue;
+        (void)snprintf(name, sizeof name, "model.layers.%d.block_sparse_moe.gate.weight", l);
+        sm_tensor(list, &n, &off, name, EXPERTS, HIDDEN);
+        for (int e = 0; e < 3 * EXPERTS; e++) {
+            (void)snprintf(name, sizeof name, "model.layers.%d.block_sparse_moe.experts.%d.w%d.weight", l, e / 3,
+                           e % 3 + 1);
+            sm_tensor(list, &n, &off, name, e % 3 == 1 ? HIDDEN : FF, e % 3 == 1 ? FF : HIDDEN);
+        }
+    }
     sm_tensor(list, &n, &off, "model.norm.weight", HIDDEN, 0);
     if (qd_st_write_header(list, n, NULL, 0, &b, NULL) != QD_OK) abort();
     for (uint32_t t = 0; t < n; t++)
@@ -80,19 +96,22 @@ static void write_model(const char *dir, long poke)
             qd_buf_add(&b, &h, 2);
         }
     sm_put(dir, "model.safetensors", b.data, b.len);
-    sm_put(dir, "config.json", config, sizeof config - 1);
+    qd_buf_reset(&b);
+    qd_buf_str(&b, experts ? mixtral : llama);
+    qd_buf_str(&b, config);
+    sm_put(dir, "config.json", b.data, b.len);
     qd_buf_done(&b);
     for (uint32_t i = 0; i < n; i++) free((void *)(uintptr_t)list[i].name);
 }
 
-static void write_ids(const char *dir)
+static void write_ids(const char *dir, uint64_t n_samples)
 {
-    qd_tensor t = {.name = "input_ids", .dtype = QD_I64, .rank = 2, .shape = {SAMPLES, LENGTH}};
+    qd_tensor t = {.name = "input_ids", .dtype = QD_I64, .rank = 2, .shape = {n_samples, LENGTH}};
     qd_buf b = {0};
-    t.n_elems = SAMPLES * LENGTH;
+    t.n_elems = n_samples * LENGTH;
     t.bytes = t.n_elems * 8;
     if (qd_st_write_header(&t, 1, NULL, 0, &b, NULL) != QD_OK) abort();
-    for (int64_t i = 0; i < SAMPLES * LENGTH; i++) {
+    for (int64_t i = 0; i < (int64_t)t.n_elems; i++) {
         int64_t id = (i * 37 + i / 64 * 11 + i * i % 13) % VOCAB;
         qd_buf_add(&b, &id, sizeof id);
     }
@@ -112,8 +131,8 @@ int jobs_set_up(void **state, const gang_kind *kind)
     b->ids = qd_path_join(b->root, "ids.safetensors");
     b->out = qd_path_join(b->root, "out");
     b->staging = qd_path_join(b->root, "out.staging");
-    write_model(b->model, -1);
-    write_ids(b->root);
+    write_model(b->model, false, -1);
+    write_ids(b->root, SAMPLES);
     return 0;
 }
 
@@ -368,6 +387,33 @@ void gptq_is_the_same_for_one_size_and_near_for_others(void **state)
     }
 }
 
+static void use_experts(bench *b)
+{
+    qd_free(b->model);
+    b->model = qd_path_join(b->root, "experts");
+    write_model(b->model, true, -1);
+    write_ids(b->root, EXPERT_SAMPLES);
+}
+
+/* Three ranks have five experts in two rounds, six have one each but the last; tiles are three. */
+void experts_as_wholes_are_the_same_for_every_size(void **state)
+{
+    static const char *const plain[] = {PLAIN}, *const fast[] = {"gate_samples=0"};
+    use_experts(*state);
+    use(*state, "nvfp4-w4a16", NULL, 0);
+    same_for_every_size(*state);
+    use(*state, "nvfp4-w4a4", plain, 4);
+    same_for_every_size(*state);
+    use(*state, "nvfp4-w4a4-fast", fast, 1);
+    same_for_every_size(*state);
+}
+
+void experts_by_gptq_are_the_same_for_one_size_and_near_for_others(void **state)
+{
+    use_experts(*state);
+    gptq_is_the_same_for_one_size_and_near_for_others(state);
+}
+
 void a_weight_that_is_no_number_is_the_jobs_error(void **state)
 {
     static const char *const templates[] = {"nvfp4-w4a16", "nvfp4-w4a4-fast"};
@@ -379,7 +425,7 @@ void a_weight_that_is_no_number_is_the_jobs_error(void **state)
             char name[32];
             (void)snprintf(name, sizeof name, "bad%d%d", t, i);
             b->model = qd_path_join(b->root, name);
-            write_model(b->model, (long)places[i]);
+            write_model(b->model, false, (long)places[i]);
             use(b, templates[t], NULL, 0);
             run_gang(b, 3);
             assert_int_equal(b->code[0], QD_E_INPUT);

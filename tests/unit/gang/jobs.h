@@ -11,6 +11,8 @@
     X(every_input_rule_is_the_same_for_every_size)                     \
     X(second_moments_scaling_and_the_gate_are_the_same_for_every_size) \
     X(gptq_is_the_same_for_one_size_and_near_for_others)               \
+    X(experts_as_wholes_are_the_same_for_every_size)                   \
+    X(experts_by_gptq_are_the_same_for_one_size_and_near_for_others)   \
     X(a_weight_that_is_no_number_is_the_jobs_error)                    \
     X(ranks_with_other_plans_do_not_begin)                             \
     X(a_cancel_of_any_rank_ends_all_and_a_resume_goes_on)
