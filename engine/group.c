@@ -178,7 +178,7 @@ qd_code qd_group_open(qd_group *g, unsigned n_workers, qd_err *err)
 {
     const qd_plan *p = g->work->run->plan;
     const qd_input_site *s = &g->work->sites[g->site];
-    const bool there = g->factor != NULL && g->factor->ops != NULL;
+    const bool there = p->method.gptq && !g->work->layer->ops->on_host; /* whoever has the factor: ranks agree */
     g->chunk_rows = there ? QD_CHUNK_ROWS_THERE : QD_CHUNK_ROWS;
     uint64_t n = 0, elems = g->chunk_rows * s->n_channels;
     uint64_t scratch = g->factor != NULL && !there ? qd_gptq_scratch(g->factor, QD_CHUNK_ROWS) : 1;

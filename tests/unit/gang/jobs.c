@@ -491,4 +491,6 @@ void a_cancel_of_any_rank_ends_all_and_a_resume_goes_on(void **state)
     cancel_everywhere(*state, true);
     use(*state, "nvfp4-w4a4", quick, 2);
     cancel_everywhere(*state, false);
+    use_experts(*state);
+    cancel_everywhere(*state, false);
 }
