@@ -25,6 +25,13 @@ enum {
     WINDOW_MS = 1000   /* a leader that has enough waits so long for more */
 };
 
+/* Whether the GPU that is watched is the device. */
+static bool watches_device(const qd_worker *w)
+{
+    const char *watched = w->settings->gpu_health;
+    return qd_probe_is_gpu(w->device) && (watched[0] == '\0' || strcmp(watched, w->device) == 0);
+}
+
 /* pci: "" as long as its GPU's is not known, which the GPU's watch tells some time. */
 static void look_where(qd_worker *w, const char *pci)
 {
@@ -153,7 +160,7 @@ static qd_code set_gpu(qd_worker *w, qd_worker_heartbeat *h, qd_err *err)
     uint64_t age_ms = 0;
     if (w->gpu == NULL) return QD_OK;
     qd_gpu_watch_get(w->gpu, &g, &age_ms);
-    if (qd_probe_is_gpu(w->device) && g.pci[0] != '\0' && strcmp(g.pci, w->pci) != 0) look_where(w, g.pci);
+    if (watches_device(w) && g.pci[0] != '\0' && strcmp(g.pci, w->pci) != 0) look_where(w, g.pci);
     h->gpu = qd_gpu_state_new();
     if (h->gpu == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a heartbeat");
     h->device_memory_bytes = g.memory_bytes;

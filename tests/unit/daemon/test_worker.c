@@ -37,7 +37,8 @@ typedef struct world {
     qd_arena arena;
     qd_log log;
     qd_worker *w;
-    const char *sys; /* NULL: the machine's */
+    const char *sys, *device; /* NULL: the machine's, cpu */
+    qd_gpu_watch *gpu;
     uint64_t began_ms;
 } world;
 
@@ -53,10 +54,11 @@ static void open_worker(world *w, const char *id)
                               .settings = &w->settings,
                               .log = &w->log,
                               .id = id,
-                              .device = "cpu",
+                              .device = w->device != NULL ? w->device : "cpu",
                               .device_class = "cpu",
                               .numerics_id = "cpu-1",
                               .sys = w->sys,
+                              .gpu = w->gpu,
                               .templates = QD_TEST_SOURCE_DIR "/deploy/templates"};
     assert_int_equal(qd_worker_open(&o, &w->w, &err), QD_OK);
 }
@@ -96,6 +98,7 @@ static int teardown(void **state)
 {
     world *w = *state;
     qd_worker_close(w->w);
+    qd_gpu_watch_close(w->gpu);
     qd_jobs_close(w->jobs);
     qd_bus_free(w->bus);
     qd_bus_free(w->ours);
@@ -436,6 +439,24 @@ static void heartbeats_tell_where_it_is(void **state)
     assert_string_equal(told.place[3] + strlen(want), "/numa1");
 }
 
+static void a_gpus_bridges_are_told_once_nvml_has_told_its_bus_id(void **state)
+{
+    world *w = *state;
+    qd_topology told = {0};
+    char sys[96];
+    (void)snprintf(sys, sizeof sys, "%s/sys", w->root);
+    assert_true(fake_sys_gpu(sys, "pci0000:10/0000:10:01.0", "0000:19:00.0", "1\n"));
+    assert_int_equal(qd_gpu_watch_open(QD_TEST_NVML, 1, 50, &w->gpu, NULL), QD_OK);
+    w->device = "gpu1";
+    (void)open_on_fake_sys(w, "none");
+    for (uint64_t end = mono_ms() + HANG_MS; told.n < 6 && mono_ms() < end;) {
+        step(w);
+        assert_int_equal(qd_jobs_workers(w->jobs, keep_places, &told, NULL), QD_OK);
+    }
+    assert_int_equal(told.n, 6); /* rack, switch, host, node, root, bridge */
+    assert_non_null(strstr(told.place[5], "/numa1/pci0000:10/0000:10:01.0"));
+}
+
 static void a_jobs_process_runs_on_the_processors_it_is_pinned_to(void **state)
 {
     world *w = *state;
@@ -473,6 +494,7 @@ int main(int argc, char **argv)
         TEST(staging_that_another_took_is_seen_without_the_bus),
         TEST(status_says_what_it_does),
         TEST(heartbeats_tell_where_it_is),
+        TEST(a_gpus_bridges_are_told_once_nvml_has_told_its_bus_id),
         TEST(a_jobs_process_runs_on_the_processors_it_is_pinned_to),
         TEST(a_job_that_cannot_be_pinned_runs_all_the_same),
     };
