@@ -1,10 +1,10 @@
 #include "base/tasks.h"
 
+#include "base/cond.h"
 #include "base/pool.h"
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <time.h>
 
 #define WAIT_NS 100000000L
 
@@ -51,14 +51,7 @@ static void work(void *arg, unsigned worker)
 static void wait_for_all(qd_tasks *t, running *r)
 {
     while (r->n_running > 0) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += WAIT_NS;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
-        (void)pthread_cond_timedwait(&r->changed, &r->lock, &until);
+        (void)qd_cond_wait_for(&r->changed, &r->lock, WAIT_NS);
         if (t->tell == NULL) continue;
         uint64_t ticks = t->n_ticks + r->n_done;
         (void)pthread_mutex_unlock(&r->lock);
@@ -70,11 +63,7 @@ static void wait_for_all(qd_tasks *t, running *r)
 static qd_code run_many(qd_tasks *t, running *r, qd_err *err)
 {
     qd_pool *pool = NULL;
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&r->changed, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&r->changed);
     (void)pthread_mutex_init(&r->lock, NULL);
     (void)pthread_mutex_lock(&r->lock); /* until the number of threads is known */
     unsigned n_threads = r->n < t->n_threads ? (unsigned)r->n : t->n_threads;

@@ -1,11 +1,12 @@
 /* delivery_outbox.c -- a member's queue to rank 0: a batch is filled by any thread while the one before is sent. */
 #include "engine/delivery_inside.h"
 
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/mem.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct batch {
     unsigned char *data; /* [QD_DELIVERY_BATCH_BYTES]; owned */
@@ -131,17 +132,13 @@ qd_code qd_outbox_new(qd_run *run, qd_outbox **ret, qd_err *err)
 {
     static const qd_sink_ops sink_ops = {sink_add_part, sink_put, sink_put, sink_flush, sink_sync, sink_free};
     static const qd_journal_ops journal_ops = {journal_add, journal_add_inputs, journal_close};
-    pthread_condattr_t attr;
     qd_outbox *o = qd_calloc(1, sizeof *o);
     if (o == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a gang");
     o->sink.ops = &sink_ops;
     o->journal.ops = &journal_ops;
     o->run = run;
     (void)pthread_mutex_init(&o->lock, NULL);
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&o->changed, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&o->changed);
     o->filling.data = qd_malloc(QD_DELIVERY_BATCH_BYTES);
     o->sending.data = qd_malloc(QD_DELIVERY_BATCH_BYTES);
     if (o->filling.data == NULL || o->sending.data == NULL) {
@@ -192,14 +189,10 @@ static void stop(qd_outbox *o)
 /* What is filled becomes what is sent; waits a moment for some. */
 static void take(qd_outbox *o, bool wait)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += QD_DELIVERY_WAIT_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    const uint64_t until_ns = qd_mono_ns() + QD_DELIVERY_WAIT_MS * UINT64_C(1000000);
     (void)pthread_mutex_lock(&o->lock);
-    for (int timed_out = 0; wait && o->filling.bytes == 0 && timed_out == 0;)
-        timed_out = pthread_cond_timedwait(&o->changed, &o->lock, &until);
+    for (bool in_time = true; wait && o->filling.bytes == 0 && in_time;)
+        in_time = qd_cond_wait_until(&o->changed, &o->lock, until_ns);
     batch filled = o->filling;
     o->filling = o->sending;
     o->filling.bytes = 0;

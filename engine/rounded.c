@@ -1,5 +1,6 @@
 #include "engine/rounded.h"
 
+#include "base/cond.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "engine/sites.h"
@@ -7,7 +8,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <time.h>
 
 enum {
     PIECE_ELEMS = 1 << 18, /* of one encode call: a few milliseconds */
@@ -150,12 +150,7 @@ static qd_code collect(rounding *r, qd_layer *layer, qd_err *err)
 static void wait_for_all(rounding *r)
 {
     while (r->n_running > 0) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TELL_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        (void)pthread_cond_timedwait(&r->ended, &r->lock, &until);
+        (void)qd_cond_wait_for(&r->ended, &r->lock, TELL_MS * UINT64_C(1000000));
         if (r->watch->told == NULL) continue;
         (void)pthread_mutex_unlock(&r->lock);
         r->watch->told(r->watch->ctx);
@@ -169,7 +164,7 @@ qd_code qd_round_weights(const qd_run *run, qd_layer *layer, unsigned n_threads,
     qd_pool *pool = NULL;
     rounding r = {.run = run, .watch = watch};
     (void)pthread_mutex_init(&r.lock, NULL);
-    (void)pthread_cond_init(&r.ended, NULL);
+    qd_cond_init(&r.ended);
     r.linears = qd_calloc(run->plan->n_linears, sizeof *r.linears);
     if (r.linears == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for rounded weights");

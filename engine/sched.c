@@ -1,9 +1,10 @@
 #include "engine/sched.h"
 
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/mem.h"
 
 #include <string.h>
-#include <time.h>
 
 /* Slots that younger units leave free, for tiles of the oldest that have to be read again. */
 enum {
@@ -76,11 +77,7 @@ qd_code qd_sched_new(const qd_run *run, unsigned char *slots, qd_sched **ret, qd
     s->finished = qd_calloc(p->n_units, sizeof *s->finished);
     s->layer_left = qd_calloc(p->n_layers, sizeof *s->layer_left);
     (void)pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&s->changed, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&s->changed);
     if (s->free_slots == NULL || s->tile_slot == NULL || s->tile_data == NULL || s->unit == NULL || s->ready == NULL ||
         s->finished == NULL || s->layer_left == NULL) {
         qd_sched_free(s);
@@ -274,15 +271,11 @@ bool qd_sched_stopped(qd_sched *s)
 
 bool qd_sched_wait(qd_sched *s, unsigned wait_ms, qd_sched_seen *ret)
 {
-    struct timespec until = {0, 0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-    until.tv_sec += wait_ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    const uint64_t until_ns = qd_mono_ns() + wait_ms * UINT64_C(1000000);
     (void)pthread_mutex_lock(&s->lock);
     bool over = s->stopped || s->oldest >= s->run->plan->n_units;
-    for (int timed_out = 0; !over && timed_out == 0;) {
-        timed_out = pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    for (bool in_time = true; !over && in_time;) {
+        in_time = qd_cond_wait_until(&s->changed, &s->lock, until_ns);
         over = s->stopped || s->oldest >= s->run->plan->n_units;
     }
     *ret = (qd_sched_seen){.done_bytes = s->done_bytes, .n_steps = s->n_steps, .layer = s->layer};

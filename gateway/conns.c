@@ -1,13 +1,13 @@
 #include "gateway/conns.h"
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/mem.h"
 #include "base/pool.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <time.h>
 
 struct qd_conns {
     pthread_mutex_t lock;
@@ -49,9 +49,7 @@ static void run(void *arg, unsigned worker)
     (void)worker;
     (void)pthread_mutex_lock(&c->lock);
     while (!c->closing) {
-        uint64_t ns = qd_mono_ns() + c->tick_ms * 1000000;
-        struct timespec at = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-        (void)pthread_cond_timedwait(&c->end, &c->lock, &at);
+        (void)qd_cond_wait_for(&c->end, &c->lock, c->tick_ms * 1000000);
         look(c);
     }
     (void)pthread_mutex_unlock(&c->lock);
@@ -59,15 +57,11 @@ static void run(void *arg, unsigned worker)
 
 qd_code qd_conns_open(uint64_t tick_ms, qd_conns **ret, qd_err *err)
 {
-    pthread_condattr_t attr;
     qd_conns *c = qd_calloc(1, sizeof *c);
     if (c == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for connections");
     c->tick_ms = tick_ms;
     (void)pthread_mutex_init(&c->lock, NULL);
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&c->end, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&c->end);
     qd_code rc = qd_pool_start(1, "gw-conns", run, c, &c->pool, err);
     if (rc == QD_OK)
         *ret = c;

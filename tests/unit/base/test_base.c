@@ -1,5 +1,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/dtype.h"
 #include "base/err.h"
 #include "base/fault.h"
@@ -212,6 +214,27 @@ static void count_up(void *arg, unsigned worker)
     atomic_fetch_add((atomic_uint *)arg, 1);
 }
 
+static void a_wait_ends_at_its_time_by_the_monotonic_clock(void **state)
+{
+    (void)state;
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t c;
+    qd_cond_init(&c);
+    (void)pthread_mutex_lock(&lock);
+    for (int i = 0; i < 2; i++) { /* over a second's end as well */
+        const uint64_t until_ns = qd_mono_ns() + (i == 0 ? 1000000 : 1000000000 - qd_mono_ns() % 1000000000 + 1000);
+        while (qd_cond_wait_until(&c, &lock, until_ns)) continue;
+        assert_true(qd_mono_ns() >= until_ns);
+    }
+    assert_false(qd_cond_wait_until(&c, &lock, 0)); /* long ago */
+    uint64_t began_ns = qd_mono_ns();
+    while (qd_cond_wait_for(&c, &lock, 1000000)) continue;
+    assert_true(qd_mono_ns() - began_ns >= 1000000);
+    (void)pthread_mutex_unlock(&lock);
+    (void)pthread_cond_destroy(&c);
+    (void)pthread_mutex_destroy(&lock);
+}
+
 static void a_pool_runs_its_function_once_a_thread(void **state)
 {
     (void)state;
@@ -248,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_replaced_file_is_whole_or_untouched),
         cmocka_unit_test(names_that_leave_the_directory_are_not_plain),
         cmocka_unit_test(hashes_survive_hex_and_streaming),
+        cmocka_unit_test(a_wait_ends_at_its_time_by_the_monotonic_clock),
         cmocka_unit_test(a_pool_runs_its_function_once_a_thread),
         cmocka_unit_test(every_dtype_is_found_under_its_own_name),
     };
