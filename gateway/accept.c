@@ -1,6 +1,7 @@
 #include "gateway/accept.h"
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "gateway/conns.h"
 #include "gateway/request.h"
 
@@ -9,8 +10,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +44,7 @@ struct qd_accept {
     bool tls[LISTENERS_MAX];
     size_t n;
     int epoll, bell;
-    pthread_t thread;
-    bool started;
+    qd_pool *thread;
     waiting *waits;
     size_t n_waits;
 };
@@ -259,16 +257,17 @@ static void drop_late(qd_accept *a)
         if (a->waits[i].fd >= 0 && now >= a->waits[i].since_ms + a->c.wait_ms) drop(&a->waits[i]);
 }
 
-static void *run(void *arg)
+static void run(void *arg, unsigned worker)
 {
     qd_accept *a = arg;
     uint64_t late_ms = 0;
+    (void)worker;
     for (;;) {
         struct epoll_event events[EVENTS_A_ROUND];
         int n = epoll_wait(a->epoll, events, EVENTS_A_ROUND, TICK_MS);
         for (int i = 0; i < n; i++) {
             void *p = events[i].data.ptr;
-            if (p == a) return NULL;
+            if (p == a) return;
             int *listener = p;
             if (listener >= a->listeners && listener < a->listeners + a->n)
                 take_new(a, *listener, a->tls[listener - a->listeners]);
@@ -283,24 +282,16 @@ static void *run(void *arg)
 
 qd_code qd_accept_start(qd_accept *a, qd_err *err)
 {
-    sigset_t all, old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int e = pthread_create(&a->thread, NULL, run, a);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (e != 0) return qd_fail_errno(err, QD_E_NO_MEMORY, e, "cannot start the accepting thread");
-    (void)pthread_setname_np(a->thread, "gw-accept");
-    a->started = true;
-    return QD_OK;
+    return qd_pool_start(1, "gw-accept", run, a, &a->thread, err);
 }
 
 void qd_accept_close(qd_accept *a)
 {
     if (a == NULL) return;
-    if (a->started) {
+    if (a->thread != NULL) {
         ssize_t ignored = write(a->bell, &(uint64_t){1}, sizeof(uint64_t));
         (void)ignored;
-        (void)pthread_join(a->thread, NULL);
+        qd_pool_join(a->thread);
     }
     for (size_t i = 0; i < a->n; i++) (void)close(a->listeners[i]);
     for (size_t i = 0; a->waits != NULL && i < a->n_waits; i++) drop(&a->waits[i]);

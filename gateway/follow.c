@@ -5,6 +5,7 @@
  * away meanwhile, and a stream that was made anew. */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "gateway/backend_inside.h"
 
 #include <poll.h>
@@ -30,7 +31,7 @@ typedef struct follower_feed {
 
 struct qd_follow {
     qd_backend_bus *b;
-    pthread_t thread;
+    qd_pool *thread;
     atomic_bool stop;
     char self[QD_ID_BYTES];
     qd_bus *bus;
@@ -233,9 +234,10 @@ static void wait_for(qd_follow *f)
         (void)poll(fds, 2, WAIT_MS);
 }
 
-static void *run(void *arg)
+static void run(void *arg, unsigned worker)
 {
     qd_follow *f = arg;
+    (void)worker;
     while (!atomic_load(&f->stop)) {
         qd_err err = {0};
         bool any = false;
@@ -264,7 +266,6 @@ static void *run(void *arg)
     }
     atomic_store(&f->b->connected, false);
     close_all(f);
-    return NULL;
 }
 
 qd_code qd_follow_start(qd_backend_bus *b, qd_follow **ret, qd_err *err)
@@ -275,18 +276,18 @@ qd_code qd_follow_start(qd_backend_bus *b, qd_follow **ret, qd_err *err)
     f->access = (follower_feed){.bucket = QD_BUCKET_ACCESS, .filter = ">"};
     f->jobs = (follower_feed){.bucket = QD_BUCKET_JOBS, .filter = QD_KEYS_JOBS};
     (void)snprintf(f->self, sizeof f->self, "%.56s-f", b->cfg.self);
-    if (pthread_create(&f->thread, NULL, run, f) != 0) {
+    qd_code rc = qd_pool_start(1, "gw-follow", run, f, &f->thread, err);
+    if (rc == QD_OK)
+        *ret = f;
+    else
         qd_free(f);
-        return qd_fail(err, QD_E_NO_MEMORY, "the thread that follows the bus could not be started");
-    }
-    *ret = f;
-    return QD_OK;
+    return rc;
 }
 
 void qd_follow_stop(qd_follow *f)
 {
     if (f == NULL) return;
     atomic_store(&f->stop, true);
-    (void)pthread_join(f->thread, NULL);
+    qd_pool_join(f->thread);
     qd_free(f);
 }

@@ -1,12 +1,12 @@
 #include "gateway/live.h"
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "gateway/conns.h"
 #include "gateway/live_inside.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -29,29 +29,16 @@ static void ring(qd_live *l)
     (void)ignored;
 }
 
-static void *run(void *arg)
+static void run(void *arg, unsigned worker)
 {
     qd_live *l = arg;
+    (void)worker;
     for (bool closing = false; !closing;) {
         qd_live_step(l, STEP_MS);
         (void)pthread_mutex_lock(&l->lock);
         closing = l->closing;
         (void)pthread_mutex_unlock(&l->lock);
     }
-    return NULL;
-}
-
-static qd_code start(qd_live *l, qd_err *err)
-{
-    sigset_t all, old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int e = pthread_create(&l->thread, NULL, run, l);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (e != 0) return qd_fail_errno(err, QD_E_NO_MEMORY, e, "cannot start the thread of live events");
-    (void)pthread_setname_np(l->thread, "gw-live");
-    l->started = true;
-    return QD_OK;
 }
 
 qd_code qd_live_open(const qd_live_config *c, qd_live **ret, qd_err *err)
@@ -71,7 +58,7 @@ qd_code qd_live_open(const qd_live_config *c, qd_live **ret, qd_err *err)
         rc = qd_fail_errno(err, QD_E_INTERNAL, errno, "eventfd");
         goto out;
     }
-    if (c->own_thread) QD_TRY(start(l, err));
+    if (c->own_thread) QD_TRY(qd_pool_start(1, "gw-live", run, l, &l->thread, err));
     *ret = l;
     l = NULL;
 out:
@@ -82,12 +69,12 @@ out:
 void qd_live_close(qd_live *l)
 {
     if (l == NULL) return;
-    if (l->started) {
+    if (l->thread != NULL) {
         (void)pthread_mutex_lock(&l->lock);
         l->closing = true;
         (void)pthread_mutex_unlock(&l->lock);
         ring(l);
-        (void)pthread_join(l->thread, NULL);
+        qd_pool_join(l->thread);
     }
     for (qd_live_job *j = l->jobs, *next = NULL; j != NULL; j = next) {
         next = j->next;

@@ -40,11 +40,10 @@ struct qd_live_watch {
 struct qd_live {
     qd_live_config c;
     pthread_mutex_t lock;
-    pthread_t thread;
-    bool started, closing; /* closing: lock */
-    bool ended;            /* lock */
-    int bell;              /* eventfd: a new job, or the end */
-    qd_live_job *jobs;     /* lock for the list; freed by the live thread */
+    struct qd_pool *thread;
+    bool closing, ended; /* lock */
+    int bell;            /* eventfd: a new job, or the end */
+    qd_live_job *jobs;   /* lock for the list; freed by the live thread */
     uint64_t n_watches, n_jobs, n_events;
     _Atomic uint64_t stepped_ms;
     _Atomic bool connected;
