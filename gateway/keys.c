@@ -1,32 +1,11 @@
-#include "gateway/keys.h"
-
+/* keys.c -- the feed of bucket "access", and whose a key is. */
 #include "access/apikey.h"
 #include "base/mem.h"
-#include "gateway/keys_table.h"
+#include "gateway/keys_inside.h"
 
 #include <openssl/crypto.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* What a tenant uses. */
-typedef struct account {
-    char id[QD_ID_BYTES];
-    uint64_t stored_bytes, uploading_bytes;
-    uint64_t tokens_milli, refilled_ms; /* requests it may make, in thousandths */
-    bool limited;                       /* tokens are counted */
-} account;
-
-struct qd_keys {
-    pthread_mutex_t lock;
-    qd_items items;
-    account *accounts;
-    size_t n_accounts;
-    qd_limits defaults;
-    const qd_seal *seal;
-    bool synced;
-};
 
 qd_keys *qd_keys_new(const qd_limits *defaults, const qd_seal *seal)
 {
@@ -47,38 +26,19 @@ void qd_keys_free(qd_keys *k)
     qd_free(k);
 }
 
-/* A tenant's account, made when there is none; NULL: out of memory. */
-static account *account_of(qd_keys *k, const char *tenant)
-{
-    for (size_t i = 0; i < k->n_accounts; i++)
-        if (strcmp(k->accounts[i].id, tenant) == 0) return &k->accounts[i];
-    account *list = qd_realloc(k->accounts, (k->n_accounts + 1) * sizeof *list);
-    if (list == NULL) return NULL;
-    k->accounts = list;
-    account *a = &list[k->n_accounts++];
-    *a = (account){0};
-    (void)snprintf(a->id, sizeof a->id, "%s", tenant);
-    return a;
-}
-
-static bool is_file(const qd_item *it)
-{
-    return it->key != NULL && it->msg != NULL && strncmp(it->key, "file.", 5) == 0;
-}
-
 /* Replaces what an item holds; msg NULL: it is gone. */
 static void set(qd_keys *k, qd_item *it, void *msg)
 {
-    if (is_file(it)) {
+    if (qd_keys_is_file(it)) {
         const qd_file_meta *f = it->msg;
-        account *a = account_of(k, f->tenant);
+        qd_account *a = qd_keys_account(k, f->tenant);
         if (a != NULL) a->stored_bytes -= qd_min_u64(a->stored_bytes, f->size_bytes);
     }
     qd_msg_free(it->msg);
     it->msg = msg;
-    if (is_file(it)) {
+    if (qd_keys_is_file(it)) {
         const qd_file_meta *f = it->msg;
-        account *a = account_of(k, f->tenant);
+        qd_account *a = qd_keys_account(k, f->tenant);
         if (a != NULL && !qd_add_u64(a->stored_bytes, f->size_bytes, &a->stored_bytes)) a->stored_bytes = UINT64_MAX;
     }
 }
@@ -161,7 +121,7 @@ void qd_keys_counts(qd_keys *k, uint64_t *ret_keys, uint64_t *ret_files)
     (void)pthread_mutex_lock(&k->lock);
     for (size_t i = 0; i < k->items.cap; i++) {
         const qd_item *it = &k->items.items[i];
-        *ret_files += is_file(it);
+        *ret_files += qd_keys_is_file(it);
         *ret_keys += it->key != NULL && it->msg != NULL && strncmp(it->key, "key.", 4) == 0;
     }
     (void)pthread_mutex_unlock(&k->lock);
@@ -225,156 +185,5 @@ qd_code qd_keys_access_key(qd_keys *k, const char *id, uint64_t now_ms, qd_calle
     (void)pthread_mutex_unlock(&k->lock);
     (void)snprintf(ret_secret, QD_SECRET_BYTES, "%s", secret);
     OPENSSL_cleanse(secret, sizeof secret);
-    return rc;
-}
-
-static uint32_t either(uint32_t own, uint32_t dflt)
-{
-    return own != 0 ? own : dflt;
-}
-
-static void limits_of(qd_keys *k, const char *tenant, qd_limits *ret)
-{
-    char key[QD_SUBJECT_BYTES];
-    const qd_item *it = qd_key(QD_KEY_TENANT, tenant, key, NULL) == QD_OK ? qd_items_find(&k->items, key) : NULL;
-    const qd_tenant_limits *l = it == NULL ? NULL : it->msg;
-    *ret = k->defaults;
-    if (l == NULL) return;
-    ret->running_max = either(l->running_max, ret->running_max);
-    ret->queued_max = either(l->queued_max, ret->queued_max);
-    ret->recorded_max = either(l->recorded_max, ret->recorded_max);
-    ret->requests_per_minute = either(l->requests_per_minute, ret->requests_per_minute);
-    ret->priority_best = l->priority_best;
-    if (l->storage_bytes_max != 0) ret->storage_bytes_max = l->storage_bytes_max;
-}
-
-void qd_keys_limits(qd_keys *k, const char *tenant, qd_limits *ret)
-{
-    (void)pthread_mutex_lock(&k->lock);
-    limits_of(k, tenant, ret);
-    (void)pthread_mutex_unlock(&k->lock);
-}
-
-/* A bucket of as many requests as a minute brings, refilled evenly. Each gateway counts for itself. */
-qd_code qd_keys_admit(qd_keys *k, const char *tenant, uint64_t mono_ms, uint64_t *ret_wait_ms, qd_err *err)
-{
-    qd_limits l;
-    qd_code rc = QD_OK;
-    *ret_wait_ms = 0;
-    (void)pthread_mutex_lock(&k->lock);
-    limits_of(k, tenant, &l);
-    account *a = account_of(k, tenant);
-    if (a == NULL) {
-        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for tenant %.64s", tenant);
-    } else if (l.requests_per_minute == 0) {
-        a->limited = false;
-    } else {
-        uint64_t per_minute = l.requests_per_minute, full = per_minute * 1000;
-        uint64_t passed = a->limited && mono_ms > a->refilled_ms ? mono_ms - a->refilled_ms : 0;
-        if (!a->limited || passed >= 60000) a->tokens_milli = full;
-        a->tokens_milli = qd_min_u64(full, a->tokens_milli + passed * per_minute / 60);
-        if (!a->limited || passed * per_minute >= 60) a->refilled_ms = mono_ms; /* less than a thousandth is kept */
-        a->limited = true;
-        if (a->tokens_milli >= 1000) {
-            a->tokens_milli -= 1000;
-        } else {
-            *ret_wait_ms = qd_div_up((1000 - a->tokens_milli) * 60, per_minute);
-            rc = qd_fail(err, QD_E_FULL, "tenant %.64s: more than %u requests a minute", tenant, l.requests_per_minute);
-        }
-    }
-    (void)pthread_mutex_unlock(&k->lock);
-    return rc;
-}
-
-static qd_code copy_file(const qd_file_meta *f, qd_file_meta **ret, qd_err *err)
-{
-    qd_buf buf = {0};
-    qd_code rc = qd_file_meta_encode(f, &buf, err);
-    if (rc == QD_OK) rc = qd_file_meta_decode(buf.data, buf.len, ret, err);
-    qd_buf_done(&buf);
-    return rc;
-}
-
-static const qd_file_meta *find_file(qd_keys *k, const char *id)
-{
-    char key[QD_SUBJECT_BYTES];
-    const qd_item *it = qd_key(QD_KEY_FILE, id, key, NULL) == QD_OK ? qd_items_find(&k->items, key) : NULL;
-    return it == NULL ? NULL : it->msg;
-}
-
-qd_code qd_keys_file(qd_keys *k, const char *tenant, const char *id, qd_file_meta **ret, qd_err *err)
-{
-    (void)pthread_mutex_lock(&k->lock);
-    const qd_file_meta *f = find_file(k, id);
-    qd_code rc = f == NULL || strcmp(f->tenant, tenant) != 0 ? qd_fail(err, QD_E_NOT_FOUND, "no file %.64s", id)
-                                                             : copy_file(f, ret, err);
-    (void)pthread_mutex_unlock(&k->lock);
-    return rc;
-}
-
-bool qd_keys_has_file(qd_keys *k, const char *id)
-{
-    (void)pthread_mutex_lock(&k->lock);
-    bool yes = find_file(k, id) != NULL;
-    (void)pthread_mutex_unlock(&k->lock);
-    return yes;
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    const qd_file_meta *x = *(const qd_file_meta *const *)a, *y = *(const qd_file_meta *const *)b;
-    if (x->created_ms != y->created_ms) return x->created_ms > y->created_ms ? -1 : 1;
-    return strcmp(x->id, y->id);
-}
-
-qd_code qd_keys_files(qd_keys *k, const char *tenant, uint64_t skip, uint32_t count, qd_file_page *ret, qd_err *err)
-{
-    qd_file_page page = {0};
-    size_t n = 0;
-    qd_code rc = QD_OK;
-    (void)pthread_mutex_lock(&k->lock);
-    const qd_file_meta **all = qd_malloc((k->items.n + 1) * sizeof(*all));
-    page.files = qd_calloc(qd_min_u64(count, k->items.n) + 1, sizeof(qd_file_meta *));
-    if (all == NULL || page.files == NULL) {
-        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for a list of files");
-        goto out;
-    }
-    for (size_t i = 0; i < k->items.cap; i++) {
-        const qd_item *it = &k->items.items[i];
-        if (is_file(it) && strcmp(((const qd_file_meta *)it->msg)->tenant, tenant) == 0) all[n++] = it->msg;
-    }
-    qsort(all, n, sizeof(*all), newest_first);
-    page.total = n;
-    for (uint64_t i = skip; i < n && page.n < count; i++) QD_TRY(copy_file(all[i], &page.files[page.n++], err));
-    *ret = page;
-    memset(&page, 0, sizeof page);
-out:
-    (void)pthread_mutex_unlock(&k->lock);
-    qd_free(all);
-    qd_file_page_done(&page);
-    return rc;
-}
-
-qd_code qd_keys_reserve(qd_keys *k, const char *tenant, int64_t n, qd_err *err)
-{
-    qd_limits l;
-    qd_code rc = QD_OK;
-    (void)pthread_mutex_lock(&k->lock);
-    limits_of(k, tenant, &l);
-    account *a = account_of(k, tenant);
-    if (a == NULL) {
-        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for tenant %.64s", tenant);
-    } else if (n < 0) {
-        a->uploading_bytes -= qd_min_u64(a->uploading_bytes, (uint64_t)-n);
-    } else {
-        uint64_t used = 0;
-        bool fits = qd_add_u64(a->stored_bytes, a->uploading_bytes, &used) && qd_add_u64(used, (uint64_t)n, &used);
-        if (!fits || (l.storage_bytes_max != 0 && used > l.storage_bytes_max))
-            rc = qd_fail(err, QD_E_FULL, "tenant %.64s: its files would be more than %llu bytes", tenant,
-                         (unsigned long long)l.storage_bytes_max);
-        else
-            a->uploading_bytes += (uint64_t)n;
-    }
-    (void)pthread_mutex_unlock(&k->lock);
     return rc;
 }
