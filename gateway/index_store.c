@@ -1,12 +1,10 @@
-#include "gateway/index_store.h"
-
+/* index_store.c -- the file and its one writer. */
 #include "base/mem.h"
+#include "gateway/index_store_inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -14,8 +12,7 @@
 
 enum {
     APPLICATION_ID = 0x71644958, /* "qdIX" */
-    BUSY_MS = 5000,
-    PATH_BYTES = 4096
+    BUSY_MS = 5000
 };
 
 /* Records apart from columns: at the start only these are read. WAL without a sync at each commit: what is lost when
@@ -29,46 +26,28 @@ static const char k_schema[] =
     " ended_ms INTEGER NOT NULL) STRICT;"
     "CREATE TABLE rec(n INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;";
 
-struct qd_reader {
-    sqlite3 *db;
-    sqlite3_stmt *get;
-    uint64_t file; /* which of the files it has open */
-    qd_reader *next;
-};
-
-struct qd_store {
-    char path[PATH_BYTES];
-    uint32_t schema;
-    int lock;
-    sqlite3 *db;
-    sqlite3_stmt *put_col, *put_rec, *delete_col, *delete_rec;
-    bool in_transaction;
-    pthread_mutex_t mutex; /* of what follows */
-    qd_reader *idle;
-    uint64_t file;
-};
-
-static qd_code fail(qd_err *err, sqlite3 *db, const char *what)
+qd_code qd_sql_fail(qd_err *err, sqlite3 *db, const char *what)
 {
     int rc = sqlite3_errcode(db);
     return qd_fail(err, rc == SQLITE_NOMEM ? QD_E_NO_MEMORY : QD_E_IO, "index: %s: %s", what,
                    db == NULL ? "out of memory" : sqlite3_errmsg(db));
 }
 
-static qd_code run(sqlite3 *db, const char *sql, qd_err *err)
+qd_code qd_sql_run(sqlite3 *db, const char *sql, qd_err *err)
 {
-    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? QD_OK : fail(err, db, sql);
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? QD_OK : qd_sql_fail(err, db, sql);
 }
 
-static qd_code prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret, qd_err *err)
+qd_code qd_sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret, qd_err *err)
 {
-    return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL) == SQLITE_OK ? QD_OK
-                                                                                              : fail(err, db, sql);
+    return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL) == SQLITE_OK
+               ? QD_OK
+               : qd_sql_fail(err, db, sql);
 }
 
-static qd_code open_db(const char *path, int flags, sqlite3 **ret, qd_err *err)
+qd_code qd_sql_open(const char *path, int flags, sqlite3 **ret, qd_err *err)
 {
-    if (sqlite3_open_v2(path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) return fail(err, *ret, path);
+    if (sqlite3_open_v2(path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) return qd_sql_fail(err, *ret, path);
     (void)sqlite3_busy_timeout(*ret, BUSY_MS);
     return QD_OK;
 }
@@ -76,8 +55,8 @@ static qd_code open_db(const char *path, int flags, sqlite3 **ret, qd_err *err)
 static qd_code number(sqlite3 *db, const char *sql, int64_t *ret, qd_err *err)
 {
     sqlite3_stmt *s = NULL;
-    qd_code rc = prepare(db, sql, &s, err);
-    if (rc == QD_OK && sqlite3_step(s) != SQLITE_ROW) rc = fail(err, db, sql);
+    qd_code rc = qd_sql_prepare(db, sql, &s, err);
+    if (rc == QD_OK && sqlite3_step(s) != SQLITE_ROW) rc = qd_sql_fail(err, db, sql);
     if (rc == QD_OK) *ret = sqlite3_column_int64(s, 0);
     (void)sqlite3_finalize(s);
     return rc;
@@ -102,23 +81,23 @@ static qd_code open_writer(qd_store *s, bool *ret_fit, qd_err *err)
     int64_t app = 0, version = 0, tables = 0;
     qd_code rc = QD_OK;
     *ret_fit = false;
-    QD_TRY(open_db(s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->db, err));
-    QD_TRY(run(s->db, k_pragmas, err));
+    QD_TRY(qd_sql_open(s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->db, err));
+    QD_TRY(qd_sql_run(s->db, k_pragmas, err));
     QD_TRY(number(s->db, "SELECT count(*) FROM sqlite_schema", &tables, err));
     if (tables == 0) {
         (void)snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%" PRIu32, APPLICATION_ID,
                        s->schema);
-        QD_TRY(run(s->db, k_schema, err));
-        QD_TRY(run(s->db, sql, err));
+        QD_TRY(qd_sql_run(s->db, k_schema, err));
+        QD_TRY(qd_sql_run(s->db, sql, err));
     }
     QD_TRY(number(s->db, "PRAGMA application_id", &app, err));
     QD_TRY(number(s->db, "PRAGMA user_version", &version, err));
     *ret_fit = app == APPLICATION_ID && version == (int64_t)s->schema;
     if (!*ret_fit) goto out;
-    QD_TRY(prepare(s->db, "INSERT OR REPLACE INTO col VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &s->put_col, err));
-    QD_TRY(prepare(s->db, "INSERT OR REPLACE INTO rec VALUES(?,?)", &s->put_rec, err));
-    QD_TRY(prepare(s->db, "DELETE FROM col WHERE n=?", &s->delete_col, err));
-    QD_TRY(prepare(s->db, "DELETE FROM rec WHERE n=?", &s->delete_rec, err));
+    QD_TRY(qd_sql_prepare(s->db, "INSERT OR REPLACE INTO col VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &s->put_col, err));
+    QD_TRY(qd_sql_prepare(s->db, "INSERT OR REPLACE INTO rec VALUES(?,?)", &s->put_rec, err));
+    QD_TRY(qd_sql_prepare(s->db, "DELETE FROM col WHERE n=?", &s->delete_col, err));
+    QD_TRY(qd_sql_prepare(s->db, "DELETE FROM rec WHERE n=?", &s->delete_rec, err));
 out:
     return rc;
 }
@@ -126,7 +105,7 @@ out:
 static qd_code drop_file(qd_store *s, qd_err *err)
 {
     static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
-    char path[PATH_BYTES + 16];
+    char path[QD_STORE_PATH_BYTES + 16];
     close_writer(s);
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         (void)snprintf(path, sizeof path, "%s%s", s->path, ends[i]);
@@ -149,7 +128,7 @@ qd_code qd_store_reset(qd_store *s, qd_err *err)
 
 static qd_code take_lock(qd_store *s, qd_err *err)
 {
-    char path[PATH_BYTES + 16];
+    char path[QD_STORE_PATH_BYTES + 16];
     (void)snprintf(path, sizeof path, "%s.lock", s->path);
     s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock < 0) return qd_fail_errno(err, QD_E_IO, errno, "index %s", path);
@@ -188,21 +167,10 @@ out:
     return rc;
 }
 
-static void close_reader(qd_reader *r)
-{
-    (void)sqlite3_finalize(r->get);
-    (void)sqlite3_close_v2(r->db);
-    qd_free(r);
-}
-
 void qd_store_close(qd_store *s)
 {
     if (s == NULL) return;
-    while (s->idle != NULL) {
-        qd_reader *r = s->idle;
-        s->idle = r->next;
-        close_reader(r);
-    }
+    qd_readers_close(s);
     if (s->db != NULL) (void)!qd_store_commit(s, NULL);
     close_writer(s);
     if (s->lock >= 0) (void)close(s->lock);
@@ -213,7 +181,7 @@ void qd_store_close(qd_store *s)
 static qd_code begin(qd_store *s, qd_err *err)
 {
     if (s->in_transaction) return QD_OK;
-    qd_code rc = run(s->db, "BEGIN IMMEDIATE", err);
+    qd_code rc = qd_sql_run(s->db, "BEGIN IMMEDIATE", err);
     s->in_transaction = rc == QD_OK;
     return rc;
 }
@@ -221,7 +189,7 @@ static qd_code begin(qd_store *s, qd_err *err)
 static qd_code step(qd_store *s, sqlite3_stmt *stmt, qd_err *err)
 {
     int rc = sqlite3_step(stmt);
-    qd_code code = rc == SQLITE_DONE ? QD_OK : fail(err, s->db, "write");
+    qd_code code = rc == SQLITE_DONE ? QD_OK : qd_sql_fail(err, s->db, "write");
     (void)sqlite3_reset(stmt);
     (void)sqlite3_clear_bindings(stmt);
     return code;
@@ -239,7 +207,7 @@ qd_code qd_store_put(qd_store *s, uint64_t n, uint64_t rev, const qd_index_cols 
     for (int i = 0; i < 5; i++) ok |= sqlite3_bind_int64(s->put_col, 10 + i, (sqlite3_int64)numbers[i]);
     ok |= sqlite3_bind_int64(s->put_rec, 1, (sqlite3_int64)n);
     ok |= sqlite3_bind_blob(s->put_rec, 2, rec->data, (int)rec->len, SQLITE_STATIC);
-    if (ok != SQLITE_OK) return fail(err, s->db, "write");
+    if (ok != SQLITE_OK) return qd_sql_fail(err, s->db, "write");
     rc = step(s, s->put_col, err);
     return rc == QD_OK ? step(s, s->put_rec, err) : rc;
 }
@@ -250,7 +218,7 @@ qd_code qd_store_delete(qd_store *s, uint64_t n, qd_err *err)
     if (rc != QD_OK) return rc;
     if ((sqlite3_bind_int64(s->delete_col, 1, (sqlite3_int64)n) |
          sqlite3_bind_int64(s->delete_rec, 1, (sqlite3_int64)n)) != SQLITE_OK)
-        return fail(err, s->db, "delete");
+        return qd_sql_fail(err, s->db, "delete");
     rc = step(s, s->delete_col, err);
     return rc == QD_OK ? step(s, s->delete_rec, err) : rc;
 }
@@ -259,7 +227,7 @@ qd_code qd_store_commit(qd_store *s, qd_err *err)
 {
     if (!s->in_transaction) return QD_OK;
     s->in_transaction = false;
-    return run(s->db, "COMMIT", err);
+    return qd_sql_run(s->db, "COMMIT", err);
 }
 
 static const char *text(sqlite3_stmt *s, int i)
@@ -272,10 +240,11 @@ qd_code qd_store_load(qd_store *s, qd_store_each fn, void *ctx, qd_err *err)
 {
     sqlite3_stmt *q = NULL;
     int rc = SQLITE_DONE;
-    qd_code code = prepare(s->db,
-                           "SELECT n,rev,id,tenant,name,model,tmpl,spec,method,origin,state,created_ms,started_ms,"
-                           "ended_ms FROM col ORDER BY n",
-                           &q, err);
+    qd_code code =
+        qd_sql_prepare(s->db,
+                       "SELECT n,rev,id,tenant,name,model,tmpl,spec,method,origin,state,created_ms,started_ms,"
+                       "ended_ms FROM col ORDER BY n",
+                       &q, err);
     while (code == QD_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
         const qd_index_cols c = {.id = text(q, 2),
                                  .tenant = text(q, 3),
@@ -291,70 +260,7 @@ qd_code qd_store_load(qd_store *s, qd_store_each fn, void *ctx, qd_err *err)
                                  .ended_ms = (uint64_t)sqlite3_column_int64(q, 13)};
         code = fn(ctx, (uint64_t)sqlite3_column_int64(q, 0), (uint64_t)sqlite3_column_int64(q, 1), &c, err);
     }
-    if (code == QD_OK && rc != SQLITE_DONE) code = fail(err, s->db, "read");
+    if (code == QD_OK && rc != SQLITE_DONE) code = qd_sql_fail(err, s->db, "read");
     (void)sqlite3_finalize(q);
     return code;
-}
-
-qd_code qd_reader_take(qd_store *s, qd_reader **ret, qd_err *err)
-{
-    (void)pthread_mutex_lock(&s->mutex);
-    qd_reader *r = s->idle;
-    uint64_t file = s->file;
-    if (r != NULL) s->idle = r->next;
-    (void)pthread_mutex_unlock(&s->mutex);
-    if (r != NULL && r->file != file) {
-        close_reader(r);
-        r = NULL;
-    }
-    if (r == NULL) {
-        r = qd_calloc(1, sizeof *r);
-        if (r == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a reader of the index");
-        r->file = file;
-        qd_code rc = open_db(s->path, SQLITE_OPEN_READONLY, &r->db, err);
-        if (rc == QD_OK) rc = run(r->db, "PRAGMA cache_size=-4096", err);
-        if (rc == QD_OK) rc = prepare(r->db, "SELECT data FROM rec WHERE n=?", &r->get, err);
-        if (rc != QD_OK) {
-            close_reader(r);
-            return rc;
-        }
-    }
-    *ret = r;
-    return QD_OK;
-}
-
-void qd_reader_give(qd_store *s, qd_reader *r)
-{
-    if (r == NULL) return;
-    (void)pthread_mutex_lock(&s->mutex);
-    bool old = r->file != s->file;
-    if (!old) {
-        r->next = s->idle;
-        s->idle = r;
-    }
-    (void)pthread_mutex_unlock(&s->mutex);
-    if (old) close_reader(r);
-}
-
-qd_code qd_reader_get(qd_reader *r, uint64_t n, qd_job_record **ret, qd_err *err)
-{
-    qd_code rc = QD_OK;
-    if (sqlite3_bind_int64(r->get, 1, (sqlite3_int64)n) != SQLITE_OK) return fail(err, r->db, "read");
-    int got = sqlite3_step(r->get);
-    if (got == SQLITE_ROW)
-        rc = qd_job_record_decode(sqlite3_column_blob(r->get, 0), (size_t)sqlite3_column_bytes(r->get, 0), ret, err);
-    else
-        rc = got == SQLITE_DONE ? qd_fail(err, QD_E_NOT_FOUND, "no such job") : fail(err, r->db, "read");
-    (void)sqlite3_reset(r->get);
-    return rc;
-}
-
-qd_code qd_reader_begin(qd_reader *r, qd_err *err)
-{
-    return run(r->db, "BEGIN", err);
-}
-
-void qd_reader_end(qd_reader *r)
-{
-    (void)sqlite3_exec(r->db, "END", NULL, NULL, NULL);
 }
