@@ -1,5 +1,5 @@
-/* index_rows.h -- the inside of index.h that lies in memory: a table of all jobs by id, and of each tenant the array of
- * its jobs in their order of creation.
+/* index_rows.h -- the inside of index.h that lies in memory: a table of all jobs by id (index_rows.c), and of each
+ * tenant the array of its jobs in their order of creation (index_tenant.c).
  *
  * What jobs have in common (API, state, model, template, scheme, method) is a facet of their tenant: a number in the
  * array, and a count beside it. A list decides for each facet once whether it fits, so that the pass over the array
