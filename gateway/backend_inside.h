@@ -52,6 +52,8 @@ typedef struct qd_backend_bus {
     atomic_ulong malformed;
 } qd_backend_bus;
 
+extern const qd_backend_ops qd_backend_bus_ops; /* backend_ops.c */
+
 /* backend_bus.c */
 /* As qd_backend_open(), with another door. */
 QD_MUST_CHECK qd_code qd_backend_open_at(const qd_backend_config *c, const qd_backend_bus_door *door, qd_backend **ret,
