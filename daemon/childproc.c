@@ -2,17 +2,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "daemon/child.h"
+#include "daemon/child_blame.h"
+#include "daemon/child_spawn.h"
 #include "daemon/frame.h"
-#include "jobs/jobs.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
@@ -23,9 +19,7 @@ enum {
     KILL_MS = 700,
     SILENT_MS = 5000,
     STALL_MS = 600000,
-    OWN_PAUSE_MS = 2000,
-    CHILD_FD = 3,
-    ENV_MAX = 32
+    OWN_PAUSE_MS = 2000
 };
 
 struct qd_childproc {
@@ -40,69 +34,6 @@ struct qd_childproc {
     const char *killed_for; /* why we killed it; NULL: we did not */
     bool ended, broken, exited;
 };
-
-/* What the child may know: no credentials, no sockets of ours, nothing that loads code by name but the library path. */
-static size_t harmless_env(char **ret)
-{
-    static const char *const names[] = {"PATH",
-                                        "HOME",
-                                        "TMPDIR",
-                                        "LANG",
-                                        "LC_ALL",
-                                        "TZ",
-                                        "LD_LIBRARY_PATH",
-                                        "CUDA_VISIBLE_DEVICES",
-                                        "OMP_NUM_THREADS",
-                                        "ASAN_OPTIONS",
-                                        "UBSAN_OPTIONS",
-                                        "TSAN_OPTIONS",
-                                        "QD_FAULT"};
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && n + 1 < ENV_MAX; i++) {
-        size_t len = strlen(names[i]);
-        for (char **e = environ; *e != NULL; e++)
-            if (strncmp(*e, names[i], len) == 0 && (*e)[len] == '=') {
-                ret[n++] = *e;
-                break;
-            }
-    }
-    ret[n] = NULL;
-    return n;
-}
-
-static int spawn(const char *program, int fd, pid_t *ret_pid)
-{
-    char fd_text[16], pid_text[24];
-    char *argv[] = {(char[]){"quantd"}, (char[]){"--child"}, fd_text, pid_text, NULL}, *env[ENV_MAX];
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    (void)snprintf(fd_text, sizeof fd_text, "%d", CHILD_FD);
-    (void)snprintf(pid_text, sizeof pid_text, "%ld", (long)getpid());
-    (void)harmless_env(env);
-    (void)sigemptyset(&none);
-    (void)sigfillset(&all);
-    int e = posix_spawn_file_actions_init(&files);
-    if (e != 0) return e;
-    e = posix_spawnattr_init(&attr);
-    if (e != 0) {
-        (void)posix_spawn_file_actions_destroy(&files);
-        return e;
-    }
-    if (e == 0) e = posix_spawn_file_actions_adddup2(&files, fd, CHILD_FD); /* also clears close-on-exec */
-    if (e == 0) e = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (e == 0) e = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    if (e == 0) e = posix_spawn_file_actions_addclosefrom_np(&files, CHILD_FD + 1);
-    if (e == 0) e = posix_spawnattr_setsigmask(&attr, &none);
-    if (e == 0) e = posix_spawnattr_setsigdefault(&attr, &all);
-    if (e == 0) e = posix_spawnattr_setpgroup(&attr, 0); /* a terminal's Ctrl-C is for the supervisor alone */
-    if (e == 0)
-        e = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    if (e == 0) e = posix_spawn(ret_pid, program, &files, &attr, argv, env);
-    (void)posix_spawnattr_destroy(&attr);
-    (void)posix_spawn_file_actions_destroy(&files);
-    return e;
-}
 
 qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, const qd_child_start *start,
                            qd_childproc **ret, qd_err *err)
@@ -129,7 +60,7 @@ qd_code qd_childproc_spawn(const char *program, const qd_child_limits *limits, c
     first.body_case = QUANTD__CHILD_FRAME__BODY_START;
     first.start = &lent;
     QD_TRY(qd_frames_put(&c->frames, &first, err));
-    int e = spawn(program != NULL ? program : "/proc/self/exe", fds[1], &c->pid);
+    int e = qd_child_spawn(program != NULL ? program : "/proc/self/exe", fds[1], &c->pid);
     if (e != 0) {
         c->pid = 0;
         rc = qd_fail_errno(err, QD_E_IO, e, "cannot start the child process");
@@ -176,52 +107,10 @@ uint64_t qd_childproc_deadline_ms(const qd_childproc *c)
     return c->kill_at_ms != 0 ? qd_min_u64(at, c->kill_at_ms) : at;
 }
 
-static void put_error(qd_childproc *c, qd_code code, Quantd__ErrorClass class, const char *text)
-{
-    qd_msg_free(c->result.error);
-    c->result.error = qd_job_error_new();
-    if (c->result.error == NULL) return;
-    c->result.error->error_class = class;
-    c->result.error->time_ms = qd_unix_ms();
-    (void)!qd_text_set(&c->result.error->code, qd_code_name(code), NULL);
-    (void)!qd_text_set(&c->result.error->message, text, NULL);
-}
-
 static void kill_for(qd_childproc *c, const char *why)
 {
     if (c->killed_for == NULL) c->killed_for = why;
     if (c->pid > 0) (void)kill(c->pid, SIGKILL);
-}
-
-/* Who is to blame when there was no last frame: a signal that bad input can cause counts against the job. */
-static void judge_exit(qd_childproc *c, int status)
-{
-    char text[256];
-    const char *signal_name = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "";
-    if (c->result.ok || c->result.error != NULL) return; /* it told us itself */
-    if (c->kill_at_ms != 0) {
-        c->result.stopped = true;
-        put_error(c, QD_E_CANCELED, QUANTD__ERROR_CLASS__ERROR_JOB, "stopped");
-        return;
-    }
-    if (c->killed_for != NULL) {
-        put_error(c, QD_E_DEVICE, QUANTD__ERROR_CLASS__ERROR_NODE, c->killed_for);
-    } else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-        put_error(c, QD_E_NO_MEMORY, QUANTD__ERROR_CLASS__ERROR_NODE,
-                  "the job's process was killed (signal 9): memory ran out, or somebody ended it");
-    } else if (WIFSIGNALED(status)) {
-        bool node = WTERMSIG(status) == SIGBUS || WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGINT;
-        (void)snprintf(text, sizeof text, "the job's process ended by signal %d (%s)", WTERMSIG(status), signal_name);
-        put_error(c, node ? QD_E_DEVICE : QD_E_INTERNAL,
-                  node ? QUANTD__ERROR_CLASS__ERROR_NODE : QUANTD__ERROR_CLASS__ERROR_JOB, text);
-    } else if (WEXITSTATUS(status) == QD_CHILD_EXIT_ALONE) {
-        put_error(c, QD_E_AWAY, QUANTD__ERROR_CLASS__ERROR_BUS,
-                  "the job's process heard nothing of its worker and stopped: the worker was held up");
-    } else {
-        (void)snprintf(text, sizeof text, "the job's process ended with exit code %d and without a word",
-                       WEXITSTATUS(status));
-        put_error(c, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_NODE, text);
-    }
 }
 
 static bool waited(qd_childproc *c)
@@ -231,22 +120,8 @@ static bool waited(qd_childproc *c)
     pid_t got = waitpid(c->pid, &status, WNOHANG);
     if (got == 0 || (got < 0 && errno == EINTR)) return false;
     c->pid = 0;
-    judge_exit(c, got > 0 ? status : 0);
+    qd_child_judge_exit(&c->result, got > 0 ? status : 0, c->kill_at_ms != 0, c->killed_for);
     return true;
-}
-
-/* Whose fault its own word is: the code decides, not what the child says of it. It knows no bus: a code that blames the
- * bus would have the job tried again without end, so that is believed of a stop we asked for and of a gang only. */
-static void judge_word(qd_childproc *c)
-{
-    qd_job_error *e = c->result.error;
-    qd_code code = qd_code_named(e->code);
-    e->error_class = qd_jobs_class_of(code);
-    bool bus = e->error_class == QUANTD__ERROR_CLASS__ERROR_BUS;
-    if (bus && (code == QD_E_GANG || (code == QD_E_CANCELED && c->kill_at_ms != 0))) return;
-    if (!bus && e->error_class != QUANTD__ERROR_CLASS__ERROR_CLASS_NONE) return;
-    e->error_class = qd_jobs_class_of(QD_E_INTERNAL);
-    (void)!qd_text_set(&e->code, qd_code_name(QD_E_INTERNAL), NULL);
 }
 
 /* Takes the end frame's parts: they outlive it. */
@@ -256,12 +131,13 @@ static void take_end(qd_childproc *c, Quantd__ChildEnd *end)
     c->result.ok = end->ok;
     c->result.stopped = end->stopped && c->kill_at_ms != 0;
     c->result.device_ms = end->device_ms;
-    if (!end->ok && end->error == NULL) put_error(c, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_JOB, "no reason given");
+    if (!end->ok && end->error == NULL)
+        qd_child_blame(&c->result, QD_E_INTERNAL, QUANTD__ERROR_CLASS__ERROR_JOB, "no reason given");
     if (!end->ok && end->error != NULL) {
         qd_msg_free(c->result.error);
         c->result.error = end->error;
         end->error = NULL;
-        judge_word(c);
+        qd_child_judge_word(&c->result, c->kill_at_ms != 0);
     }
     c->result.report = end->report;
     end->report = NULL;
