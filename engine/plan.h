@@ -111,7 +111,7 @@ QD_MUST_CHECK qd_code qd_plan_make(const qd_job_opts *opts, const qd_ckpt *ckpt,
                                    qd_plan *ret, qd_err *err);
 void qd_plan_done(qd_plan *p);
 
-/* engine/select.c: units and items from tensors. */
+/* engine/select.c, units.c: units and items from tensors. */
 QD_MUST_CHECK qd_code qd_plan_select(qd_plan *p, qd_err *err);
 /* engine/kv_cache.c: marks the projections whose keys and values get an FP8 scale. Errors: those of
  * qd_model_index_open(); QD_E_UNSUPPORTED where the model has none. */

@@ -1,43 +1,21 @@
-/* select.c -- which tensors are quantized, in which sets, and which are copied: tensors of the checkpoint to units of
- * work. */
+/* select.c -- which tensors are quantized, in which sets, and which are copied. */
+#include "engine/select.h"
 #include "base/mem.h"
 #include "base/path.h"
-#include "engine/plan.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
     ROW_BYTES_MAX = 1 << 22
 }; /* a tile holds at least one row */
 
-typedef struct piece { /* an item before it has its place */
-    qd_item item;
-    qd_unit_kind kind;
-    qd_role role;
-    int32_t layer;
-    const char *key; /* equal keys are one unit */
-    uint64_t order;  /* work order: phase of the model, then place in the source */
-} piece;
-
-typedef struct selection {
-    qd_plan *p;
-    piece *pieces;
-    uint32_t n, cap;
-    bool any_taken;
-    const char **ignored;
-    uint32_t n_ignored, cap_ignored;
-    bool role_ignored[QD_ROLE_COUNT], role_taken[QD_ROLE_COUNT];
-    uint32_t tensor;
-} selection;
-
 static qd_code no_memory(qd_err *err)
 {
     return qd_fail(err, QD_E_NO_MEMORY, "out of memory while planning");
 }
 
-static qd_code ignore(selection *s, const char *module, qd_role role, qd_err *err)
+static qd_code ignore(qd_selection *s, const char *module, qd_role role, qd_err *err)
 {
     if (s->n_ignored == s->cap_ignored) {
         uint32_t cap = s->cap_ignored == 0 ? 256 : s->cap_ignored * 2;
@@ -60,12 +38,12 @@ static uint64_t order_of(const qd_place *place)
     return place->role == QD_ROLE_EMBED ? 0 : UINT64_MAX - 3;
 }
 
-static qd_code add_piece(selection *s, piece x, qd_err *err)
+static qd_code add_piece(qd_selection *s, qd_piece x, qd_err *err)
 {
     const qd_ckpt *c = s->p->ckpt;
     if (s->n == s->cap) {
         uint32_t cap = s->cap == 0 ? 512 : s->cap * 2;
-        piece *more = qd_realloc(s->pieces, cap * sizeof *more);
+        qd_piece *more = qd_realloc(s->pieces, cap * sizeof *more);
         if (more == NULL) return no_memory(err);
         s->pieces = more;
         s->cap = cap;
@@ -93,7 +71,7 @@ static qd_code add_piece(selection *s, piece x, qd_err *err)
 }
 
 /* The block scales that belong to an F8 weight, QD_NONE for other dtypes. */
-static qd_code find_f8_scales(selection *s, uint32_t tensor, uint32_t *ret, qd_err *err)
+static qd_code find_f8_scales(qd_selection *s, uint32_t tensor, uint32_t *ret, qd_err *err)
 {
     const qd_ckpt *c = s->p->ckpt;
     const qd_tensor *t = &c->tensors[tensor];
@@ -118,12 +96,12 @@ static qd_code find_f8_scales(selection *s, uint32_t tensor, uint32_t *ret, qd_e
     return QD_OK;
 }
 
-static qd_code take_linear(selection *s, const qd_linear *l, bool taken, qd_err *err)
+static qd_code take_linear(qd_selection *s, const qd_linear *l, bool taken, qd_err *err)
 {
     const qd_ckpt *c = s->p->ckpt;
     const qd_tensor *t = &c->tensors[l->tensor];
     const char *file = c->files[t->file].name;
-    piece x = {.role = l->place.role, .layer = l->place.layer, .order = order_of(&l->place)};
+    qd_piece x = {.role = l->place.role, .layer = l->place.layer, .order = order_of(&l->place)};
     qd_code rc = find_f8_scales(s, l->tensor, &x.item.scale_tensor, err);
     if (rc != QD_OK) return rc;
     x.item.name = l->name;
@@ -163,21 +141,21 @@ static qd_code take_linear(selection *s, const qd_linear *l, bool taken, qd_err 
 static qd_code look(void *ctx, const qd_linear *l, qd_err *err)
 {
     (void)err;
-    selection *s = ctx;
+    qd_selection *s = ctx;
     if (qd_template_takes(s->p->tmpl, (int)l->place.role, l->name)) s->any_taken = true;
     return QD_OK;
 }
 
 static qd_code take(void *ctx, const qd_linear *l, qd_err *err)
 {
-    selection *s = ctx;
+    qd_selection *s = ctx;
     return take_linear(s, l, qd_template_takes(s->p->tmpl, (int)l->place.role, l->name), err);
 }
 
-static qd_code copy_whole(selection *s, uint32_t tensor, const qd_place *place, qd_err *err)
+static qd_code copy_whole(qd_selection *s, uint32_t tensor, const qd_place *place, qd_err *err)
 {
     const qd_tensor *t = &s->p->ckpt->tensors[tensor];
-    piece x = {.kind = QD_UNIT_COPY, .role = place->role, .layer = place->layer, .order = order_of(place)};
+    qd_piece x = {.kind = QD_UNIT_COPY, .role = place->role, .layer = place->layer, .order = order_of(place)};
     qd_code rc = find_f8_scales(s, tensor, &x.item.scale_tensor, err);
     if (rc != QD_OK) return rc;
     x.item.name = t->name;
@@ -215,7 +193,7 @@ static bool is_f8_scale(const qd_ckpt *c, const qd_tensor *t)
     return w != NULL && w->dtype == QD_F8_E4M3;
 }
 
-static qd_code select_tensor(selection *s, uint32_t i, qd_err *err)
+static qd_code select_tensor(qd_selection *s, uint32_t i, qd_err *err)
 {
     const qd_ckpt *c = s->p->ckpt;
     const qd_tensor *t = &c->tensors[i];
@@ -234,138 +212,10 @@ static qd_code select_tensor(selection *s, uint32_t i, qd_err *err)
     return qd_arch_linears(s->p->arch, c, i, &s->p->arena, take, s, err);
 }
 
-static int by_key(const void *a, const void *b)
-{
-    const piece *x = a, *y = b;
-    if (x->key == NULL || y->key == NULL) return (x->key == NULL) - (y->key == NULL);
-    int k = strcmp(x->key, y->key);
-    if (k != 0) return k;
-    if (x->item.tensor != y->item.tensor) return x->item.tensor < y->item.tensor ? -1 : 1;
-    return x->item.first_row < y->item.first_row ? -1 : x->item.first_row > y->item.first_row;
-}
-
-static int by_order(const void *a, const void *b)
-{
-    const piece *x = a, *y = b;
-    if (x->order != y->order) return x->order < y->order ? -1 : 1;
-    if (x->item.unit != y->item.unit)
-        return x->item.unit < y->item.unit ? -1 : 1; /* here: first tensor of the set, see below */
-    if (x->item.tensor != y->item.tensor) return x->item.tensor < y->item.tensor ? -1 : 1;
-    return x->item.first_row < y->item.first_row ? -1 : x->item.first_row > y->item.first_row;
-}
-
-/* Sorts pieces so that the members of a set stand together and sets stand in the order of work. item.unit serves as the
- * set's number until units exist: sets are numbered by their first piece in the source. */
-static void group(selection *s)
-{
-    if (s->n == 0) return;
-    qsort(s->pieces, s->n, sizeof *s->pieces, by_key);
-    for (uint32_t i = 0, j; i < s->n; i = j) {
-        uint64_t order = s->pieces[i].order;
-        for (j = i + 1; j < s->n && s->pieces[i].key != NULL && s->pieces[j].key != NULL &&
-                        strcmp(s->pieces[i].key, s->pieces[j].key) == 0;
-             j++)
-            order = qd_min_u64(order, s->pieces[j].order);
-        for (uint32_t k = i; k < j; k++) {
-            s->pieces[k].order = order;
-            s->pieces[k].item.unit = i;
-        }
-    }
-    qsort(s->pieces, s->n, sizeof *s->pieces, by_order);
-}
-
-static qd_code make_units(selection *s, qd_err *err)
-{
-    qd_plan *p = s->p;
-    uint64_t n_tiles = 0;
-    for (uint32_t i = 0; i < s->n; i++) n_tiles += s->pieces[i].item.n_tiles;
-    if (n_tiles > UINT32_MAX / 2)
-        return qd_fail(err, QD_E_UNSUPPORTED, "%s: more than %u tiles", p->ckpt->dir, UINT32_MAX / 2);
-    p->items = qd_arena_alloc(&p->arena, s->n, sizeof *p->items);
-    p->units = qd_arena_alloc(&p->arena, s->n, sizeof *p->units);
-    p->tile_item = qd_arena_alloc(&p->arena, n_tiles, sizeof *p->tile_item);
-    const char **quantized = qd_arena_alloc(&p->arena, s->n, sizeof *quantized);
-    if (p->items == NULL || p->units == NULL || p->tile_item == NULL || quantized == NULL) return no_memory(err);
-    uint32_t set = QD_NONE;
-    for (uint32_t i = 0; i < s->n; i++) {
-        const piece *x = &s->pieces[i];
-        if (x->item.unit != set) {
-            set = x->item.unit;
-            p->units[p->n_units++] =
-                (qd_unit){.kind = x->kind,
-                          .role = x->role,
-                          .layer = x->role == QD_ROLE_MTP || x->role == QD_ROLE_VISION ? -1 : x->layer,
-                          .first_item = i,
-                          .first_tile = p->n_tiles};
-        }
-        qd_unit *u = &p->units[p->n_units - 1];
-        qd_item *it = &p->items[p->n_items++];
-        *it = x->item;
-        it->unit = p->n_units - 1;
-        it->first_tile = p->n_tiles;
-        for (uint32_t t = 0; t < it->n_tiles; t++) p->tile_item[p->n_tiles++] = i;
-        u->n_items++;
-        u->n_tiles += it->n_tiles;
-        u->src_bytes += it->rows * it->row_bytes;
-        p->src_bytes += it->rows * it->row_bytes;
-        if (x->kind == QD_UNIT_QUANTIZE) {
-            quantized[p->n_linears++] = it->name;
-            p->n_weights += it->rows * it->cols;
-            const qd_item *first = &p->items[u->first_item];
-            if (p->recipe.arith == QD_SCALE_CT_EXACT && it->dtype != first->dtype)
-                return qd_fail(err, QD_E_UNSUPPORTED,
-                               "%s: expected %s like %s in the same fused set (ct-exact), found %s", it->name,
-                               qd_dtype_name(first->dtype), first->name, qd_dtype_name(it->dtype));
-        } else {
-            p->n_copied++;
-        }
-    }
-    p->info.quantized = quantized;
-    p->info.n_quantized = p->n_linears;
-    return QD_OK;
-}
-
-/* Patterns beside the names, since loaders fuse and rename: a name that exists only after fusing must be ignored too.
- */
-static qd_code make_ignored(selection *s, qd_err *err)
-{
-    static const struct {
-        qd_role role;
-        const char *glob;
-    } rows[] = {{QD_ROLE_VISION, "*visual*"},
-                {QD_ROLE_VISION, "*vision_tower*"},
-                {QD_ROLE_MTP, "mtp.*"},
-                {QD_ROLE_MTP, "*.mtp.*"},
-                {QD_ROLE_ROUTER, "*.gate"},
-                {QD_ROLE_GATE, "*shared_expert_gate"},
-                {QD_ROLE_ATTN, "*self_attn*"},
-                {QD_ROLE_LINEAR_ATTN, "*linear_attn*"},
-                {QD_ROLE_SMALL, "*linear_attn.in_proj_a*"},
-                {QD_ROLE_SMALL, "*linear_attn.in_proj_b*"}};
-    qd_plan *p = s->p;
-    const char **names = qd_arena_alloc(&p->arena, s->n_ignored + 1, sizeof *names);
-    const char **globs = qd_arena_alloc(&p->arena, sizeof rows / sizeof rows[0], sizeof *globs);
-    if (names == NULL || globs == NULL) return no_memory(err);
-    bool head = false;
-    for (uint32_t i = 0; i < s->n_ignored; i++) {
-        names[p->info.n_ignored++] = s->ignored[i];
-        if (strcmp(s->ignored[i], "lm_head") == 0) head = true;
-    }
-    if (!head) names[p->info.n_ignored++] = "lm_head"; /* tied or not in the file: loaders still make the module */
-    uint32_t n = 0;
-    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
-        if (s->role_ignored[rows[r].role] && !s->role_taken[rows[r].role]) globs[n++] = rows[r].glob;
-    p->info.ignored = names;
-    p->info.ignored_patterns = globs;
-    p->info.n_ignored_patterns = n;
-    p->info.input_scales = p->tmpl->input_scales;
-    return QD_OK;
-}
-
 qd_code qd_plan_select(qd_plan *p, qd_err *err)
 {
     const qd_ckpt *c = p->ckpt;
-    selection s = {.p = p};
+    qd_selection s = {.p = p};
     qd_code rc = QD_OK;
     if (c->config.quant_method[0] != '\0' && strcmp(c->config.quant_method, "fp8") != 0) {
         rc = qd_fail(err, QD_E_UNSUPPORTED,
@@ -381,9 +231,8 @@ qd_code qd_plan_select(qd_plan *p, qd_err *err)
                             "gate, convolution or head is taken as a linear",
                             c->config.architecture, c->config.model_type));
     for (uint32_t i = 0; i < c->n_tensors; i++) QD_TRY(select_tensor(&s, i, err));
-    group(&s);
-    QD_TRY(make_units(&s, err));
-    QD_TRY(make_ignored(&s, err));
+    QD_TRY(qd_select_units(&s, err));
+    QD_TRY(qd_select_ignored(&s, err));
     if (p->n_linears == 0) {
         rc = qd_fail(err, QD_E_INPUT, "%s: template %s finds nothing to quantize in this model", c->dir, p->tmpl->id);
         goto out;
