@@ -1,13 +1,12 @@
-/* gguf_read.c -- the header, the pairs and the tensor table of a GGUF file, through a window over the source. */
+/* gguf_read.c -- the header, the pairs and the tensor table of a GGUF file. */
 #include "base/mem.h"
-#include "ckpt/gguf.h"
+#include "ckpt/gguf_cursor.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    WINDOW_BYTES = 64 * 1024,
     ALIGNMENT_DEFAULT = 32,
     ALIGNMENT_MAX = 1 << 20,
     VERSION_MIN = 2,
@@ -43,141 +42,46 @@ const qd_ggml_info *qd_ggml_find(uint32_t number)
     return NULL;
 }
 
-typedef struct reader {
-    qd_source *src;
-    qd_gguf *g;
-    uint64_t at; /* next byte */
-    uint64_t window_off;
-    size_t window_len;
-    unsigned char *window;
-} reader;
-
-static qd_code no_memory(const reader *r, qd_err *err)
-{
-    return qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for its metadata", r->g->what);
-}
-
-static uint64_t rest(const reader *r)
-{
-    return r->src->size_bytes - r->at;
-}
-
-static qd_code need(const reader *r, uint64_t n, const char *of, qd_err *err)
-{
-    if (n <= rest(r)) return QD_OK;
-    return qd_fail(err, QD_E_INPUT,
-                   "%s: truncated: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, but the file has %" PRIu64 " more",
-                   r->g->what, of, r->at, n, rest(r));
-}
-
-static qd_code take(reader *r, void *to, uint64_t n, const char *of, qd_err *err)
-{
-    qd_code rc = need(r, n, of, err);
-    unsigned char *out = to;
-    while (rc == QD_OK && n > 0) {
-        if (r->at < r->window_off || r->at >= r->window_off + r->window_len) {
-            r->window_off = r->at;
-            r->window_len = (size_t)qd_min_u64(WINDOW_BYTES, rest(r));
-            rc = qd_source_read(r->src, r->at, r->window, r->window_len, err);
-            if (rc != QD_OK) {
-                r->window_len = 0;
-                break;
-            }
-        }
-        size_t inside = (size_t)(r->at - r->window_off);
-        size_t part = (size_t)qd_min_u64(n, r->window_len - inside);
-        memcpy(out, r->window + inside, part);
-        out += part;
-        r->at += part;
-        n -= part;
-    }
-    return rc;
-}
-
-static qd_code take_u32(reader *r, uint32_t *ret, const char *of, qd_err *err)
-{
-    return take(r, ret, sizeof *ret, of, err);
-}
-
-static qd_code take_u64(reader *r, uint64_t *ret, const char *of, qd_err *err)
-{
-    return take(r, ret, sizeof *ret, of, err);
-}
-
-/* Memory that the file asks for, within the limit of all of it. */
-static qd_code alloc(reader *r, uint64_t n, uint64_t bytes_each, const char *of, void **ret, qd_err *err)
-{
-    uint64_t bytes;
-    if (!qd_mul_u64(n, bytes_each, &bytes) || bytes > QD_GGUF_META_BYTES_MAX ||
-        r->g->arena.total_bytes > QD_GGUF_META_BYTES_MAX - bytes)
-        return qd_fail(err, QD_E_INPUT, "%s: %s: its metadata needs more than %" PRIu64 " bytes of memory", r->g->what,
-                       of, QD_GGUF_META_BYTES_MAX);
-    *ret = qd_arena_alloc(&r->g->arena, (size_t)n, (size_t)bytes_each);
-    return *ret == NULL ? no_memory(r, err) : QD_OK;
-}
-
-static qd_code take_string(reader *r, uint64_t max, const char *of, char **ret, qd_err *err)
-{
-    uint64_t n = 0;
-    void *s = NULL;
-    qd_code rc = QD_OK;
-    QD_TRY(take_u64(r, &n, of, err));
-    QD_TRY(need(r, n, of, err));
-    if (n > max) {
-        rc = qd_fail(err, QD_E_INPUT, "%s: %s: expected at most %" PRIu64 " bytes, found %" PRIu64, r->g->what, of, max,
-                     n);
-        goto out;
-    }
-    QD_TRY(alloc(r, n + 1, 1, of, &s, err));
-    QD_TRY(take(r, s, n, of, err));
-    if (memchr(s, 0, (size_t)n) != NULL) {
-        rc = qd_fail(err, QD_E_INPUT, "%s: %s: expected text, found a NUL byte in it", r->g->what, of);
-        goto out;
-    }
-    *ret = s;
-out:
-    return rc;
-}
-
-static qd_code take_strings(reader *r, qd_gguf_pair *p, qd_err *err)
+static qd_code take_strings(qd_gguf_cursor *r, qd_gguf_pair *p, qd_err *err)
 {
     qd_code rc = QD_OK;
     void *list = NULL;
-    QD_TRY(need(r, p->n > UINT64_MAX / 8 ? UINT64_MAX : p->n * 8, p->key, err));
-    QD_TRY(alloc(r, p->n, sizeof(char *), p->key, &list, err));
+    QD_TRY(qd_gguf_need(r, p->n > UINT64_MAX / 8 ? UINT64_MAX : p->n * 8, p->key, err));
+    QD_TRY(qd_gguf_alloc(r, p->n, sizeof(char *), p->key, &list, err));
     char **strings = list;
-    for (uint64_t i = 0; i < p->n; i++) QD_TRY(take_string(r, QD_GGUF_STRING_BYTES_MAX, p->key, &strings[i], err));
+    for (uint64_t i = 0; i < p->n; i++)
+        QD_TRY(qd_gguf_take_string(r, QD_GGUF_STRING_BYTES_MAX, p->key, &strings[i], err));
     p->strings = list;
 out:
     return rc;
 }
 
-static qd_code take_numbers(reader *r, qd_gguf_pair *p, qd_err *err)
+static qd_code take_numbers(qd_gguf_cursor *r, qd_gguf_pair *p, qd_err *err)
 {
     qd_code rc = QD_OK;
     void *values = NULL;
     const uint64_t each = k_kinds[p->kind].bytes;
-    QD_TRY(need(r, p->n > UINT64_MAX / 8 ? UINT64_MAX : p->n * each, p->key, err));
-    QD_TRY(alloc(r, p->n, each, p->key, &values, err));
-    QD_TRY(take(r, values, p->n * each, p->key, err));
+    QD_TRY(qd_gguf_need(r, p->n > UINT64_MAX / 8 ? UINT64_MAX : p->n * each, p->key, err));
+    QD_TRY(qd_gguf_alloc(r, p->n, each, p->key, &values, err));
+    QD_TRY(qd_gguf_take(r, values, p->n * each, p->key, err));
     p->values = values;
 out:
     return rc;
 }
 
-static qd_code take_pair(reader *r, qd_gguf_pair *p, qd_err *err)
+static qd_code take_pair(qd_gguf_cursor *r, qd_gguf_pair *p, qd_err *err)
 {
     qd_code rc = QD_OK;
     char *key = NULL;
     uint32_t kind = 0;
-    QD_TRY(take_string(r, QD_GGUF_KEY_BYTES_MAX, "a key", &key, err));
+    QD_TRY(qd_gguf_take_string(r, QD_GGUF_KEY_BYTES_MAX, "a key", &key, err));
     p->key = key;
-    QD_TRY(take_u32(r, &kind, key, err));
+    QD_TRY(qd_gguf_take_u32(r, &kind, key, err));
     p->n = 1;
     if (kind == QD_GGUF_ARRAY) {
         p->is_array = true;
-        QD_TRY(take_u32(r, &kind, key, err));
-        QD_TRY(take_u64(r, &p->n, key, err));
+        QD_TRY(qd_gguf_take_u32(r, &kind, key, err));
+        QD_TRY(qd_gguf_take_u64(r, &p->n, key, err));
         if (kind == QD_GGUF_ARRAY) {
             rc = qd_fail(err, QD_E_INPUT, "%s: \"%s\": expected an array of plain values, found an array of arrays",
                          r->g->what, key);
@@ -201,15 +105,15 @@ static int by_key(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
-static qd_code take_pairs(reader *r, uint64_t n, qd_err *err)
+static qd_code take_pairs(qd_gguf_cursor *r, uint64_t n, qd_err *err)
 {
     qd_gguf *g = r->g;
     qd_code rc = QD_OK;
     void *list = NULL;
-    if (n > QD_GGUF_PAIRS_MAX || n > rest(r) / PAIR_BYTES_MIN)
+    if (n > QD_GGUF_PAIRS_MAX || n > qd_gguf_rest(r) / PAIR_BYTES_MIN)
         return qd_fail(err, QD_E_INPUT, "%s: %" PRIu64 " key-value pairs: more than the file can hold, or than %u",
                        g->what, n, QD_GGUF_PAIRS_MAX);
-    QD_TRY(alloc(r, n, sizeof *g->pairs, "key-value pairs", &list, err));
+    QD_TRY(qd_gguf_alloc(r, n, sizeof *g->pairs, "key-value pairs", &list, err));
     g->pairs = list;
     for (; g->n_pairs < n; g->n_pairs++) QD_TRY(take_pair(r, &g->pairs[g->n_pairs], err));
     if (n > 1) qsort(g->pairs, (size_t)n, sizeof *g->pairs, by_key);
@@ -222,7 +126,7 @@ out:
     return rc;
 }
 
-static qd_code check_name(const reader *r, const char *name, qd_err *err)
+static qd_code check_name(const qd_gguf_cursor *r, const char *name, qd_err *err)
 {
     if (name[0] == '\0') return qd_fail(err, QD_E_INPUT, "%s: a tensor has an empty name", r->g->what);
     for (const unsigned char *c = (const unsigned char *)name; *c != '\0'; c++)
@@ -233,7 +137,7 @@ static qd_code check_name(const reader *r, const char *name, qd_err *err)
 }
 
 /* Elements and bytes from shape and type; shape[0] in the file's order is the row. */
-static qd_code size_up(const reader *r, qd_gguf_tensor *t, uint32_t number, qd_err *err)
+static qd_code size_up(const qd_gguf_cursor *r, qd_gguf_tensor *t, uint32_t number, qd_err *err)
 {
     const char *what = r->g->what;
     t->n_elems = 1;
@@ -255,23 +159,23 @@ static qd_code size_up(const reader *r, qd_gguf_tensor *t, uint32_t number, qd_e
     return QD_OK;
 }
 
-static qd_code take_tensor(reader *r, qd_gguf_tensor *t, qd_err *err)
+static qd_code take_tensor(qd_gguf_cursor *r, qd_gguf_tensor *t, qd_err *err)
 {
     qd_code rc = QD_OK;
     char *name = NULL;
     uint32_t number = 0;
-    QD_TRY(take_string(r, QD_GGUF_KEY_BYTES_MAX, "the name of a tensor", &name, err));
+    QD_TRY(qd_gguf_take_string(r, QD_GGUF_KEY_BYTES_MAX, "the name of a tensor", &name, err));
     t->name = name;
     QD_TRY(check_name(r, name, err));
-    QD_TRY(take_u32(r, &t->rank, name, err));
+    QD_TRY(qd_gguf_take_u32(r, &t->rank, name, err));
     if (t->rank < 1 || t->rank > QD_GGUF_RANK_MAX) {
         rc = qd_fail(err, QD_E_INPUT, "%s: tensor \"%.160s\": expected 1 to %d dimensions, found %" PRIu32, r->g->what,
                      name, QD_GGUF_RANK_MAX, t->rank);
         goto out;
     }
-    for (uint32_t i = t->rank; i-- > 0;) QD_TRY(take_u64(r, &t->shape[i], name, err));
-    QD_TRY(take_u32(r, &number, name, err));
-    QD_TRY(take_u64(r, &t->off, name, err)); /* of the data section, until that is known */
+    for (uint32_t i = t->rank; i-- > 0;) QD_TRY(qd_gguf_take_u64(r, &t->shape[i], name, err));
+    QD_TRY(qd_gguf_take_u32(r, &number, name, err));
+    QD_TRY(qd_gguf_take_u64(r, &t->off, name, err)); /* of the data section, until that is known */
     QD_TRY(size_up(r, t, number, err));
 out:
     return rc;
@@ -328,15 +232,15 @@ static qd_code check_tensors(const qd_gguf *g, qd_err *err)
     return rc;
 }
 
-static qd_code take_tensors(reader *r, uint64_t n, qd_err *err)
+static qd_code take_tensors(qd_gguf_cursor *r, uint64_t n, qd_err *err)
 {
     qd_gguf *g = r->g;
     qd_code rc = QD_OK;
     void *list = NULL;
-    if (n > QD_GGUF_TENSORS_MAX || n > rest(r) / TENSOR_BYTES_MIN)
+    if (n > QD_GGUF_TENSORS_MAX || n > qd_gguf_rest(r) / TENSOR_BYTES_MIN)
         return qd_fail(err, QD_E_INPUT, "%s: %" PRIu64 " tensors: more than the file can hold, or than %u", g->what, n,
                        QD_GGUF_TENSORS_MAX);
-    QD_TRY(alloc(r, n, sizeof *g->tensors, "tensors", &list, err));
+    QD_TRY(qd_gguf_alloc(r, n, sizeof *g->tensors, "tensors", &list, err));
     g->tensors = list;
     for (; g->n_tensors < n; g->n_tensors++) QD_TRY(take_tensor(r, &g->tensors[g->n_tensors], err));
     g->data_off = r->at + (g->alignment - r->at % g->alignment) % g->alignment;
@@ -362,17 +266,17 @@ static qd_code take_alignment(qd_gguf *g, qd_err *err)
     return QD_OK;
 }
 
-static qd_code take_head(reader *r, uint64_t *ret_tensors, uint64_t *ret_pairs, qd_err *err)
+static qd_code take_head(qd_gguf_cursor *r, uint64_t *ret_tensors, uint64_t *ret_pairs, qd_err *err)
 {
     qd_gguf *g = r->g;
     qd_code rc = QD_OK;
     char magic[4] = {0};
-    QD_TRY(take(r, magic, sizeof magic, "the header", err));
+    QD_TRY(qd_gguf_take(r, magic, sizeof magic, "the header", err));
     if (memcmp(magic, "GGUF", sizeof magic) != 0) {
         rc = qd_fail(err, QD_E_INPUT, "%s: not a GGUF file: it does not begin with \"GGUF\"", g->what);
         goto out;
     }
-    QD_TRY(take_u32(r, &g->version, "the header", err));
+    QD_TRY(qd_gguf_take_u32(r, &g->version, "the header", err));
     if (g->version != 0 && (g->version & 0xffff) == 0) {
         rc = qd_fail(err, QD_E_INPUT, "%s: expected a little-endian GGUF file, found a big-endian one", g->what);
         goto out;
@@ -382,8 +286,8 @@ static qd_code take_head(reader *r, uint64_t *ret_tensors, uint64_t *ret_pairs, 
                      VERSION_MAX, g->version);
         goto out;
     }
-    QD_TRY(take_u64(r, ret_tensors, "the header", err));
-    QD_TRY(take_u64(r, ret_pairs, "the header", err));
+    QD_TRY(qd_gguf_take_u64(r, ret_tensors, "the header", err));
+    QD_TRY(qd_gguf_take_u64(r, ret_pairs, "the header", err));
 out:
     return rc;
 }
@@ -393,9 +297,9 @@ qd_code qd_gguf_read(qd_source *s, qd_gguf *ret, qd_err *err)
     qd_code rc = QD_OK;
     uint64_t n_tensors = 0, n_pairs = 0;
     qd_gguf g = {.what = s->name};
-    reader r = {.src = s, .g = &g, .window = qd_malloc(WINDOW_BYTES)};
+    qd_gguf_cursor r = {.src = s, .g = &g, .window = qd_malloc(QD_GGUF_WINDOW_BYTES)};
     if (r.window == NULL) {
-        rc = no_memory(&r, err);
+        rc = qd_fail(err, QD_E_NO_MEMORY, "%s: out of memory for its metadata", g.what);
         goto out;
     }
     QD_TRY(take_head(&r, &n_tensors, &n_pairs, err));
