@@ -225,7 +225,7 @@ qd_code qd_comm_recv(qd_comm *c, qd_comm_type type, uint32_t from, void *data, u
 qd_code qd_comm_look(qd_comm *c, qd_err *err)
 {
     qd_err found = c->first;
-    if (found.code == QD_OK && c->ops->look(c, &found) != QD_OK) {
+    if (found.code == QD_OK && c->ops->look(c, NULL, &found) != QD_OK) {
         qd_err_context(&found, "rank %" PRIu32 " of %" PRIu32, c->opts.rank, c->opts.n_ranks);
         c->first = found;
     }

@@ -7,7 +7,8 @@
  *
  * Failures. A call ends in bounded time: it fails when no awaited rank made progress for wait_ms, when the token is
  * set, when any rank aborted, when an awaited rank died or left. The first failure breaks the gang: comm_shm tells all
- * ranks at once; with NCCL the others learn it from NCCL, from qd_comm_abort() or by their own wait_ms. Every later
+ * ranks at once, and so does NCCL where a comm_shm is beside it (options.beside), which also shows who is gone and who
+ * computes; without one the others learn it from NCCL, from qd_comm_abort() or by their own wait_ms. Every later
  * call of a broken communicator returns the first error again; what is left to do is qd_comm_free() and a new gang. A
  * call may succeed on one rank and fail on another; the next one then fails on all. A failed call leaves its output
  * undefined. Errors name the rank, the call and its number:
@@ -86,6 +87,7 @@ typedef struct qd_comm_options {
     qd_cancel *cancel;      /* may be NULL */
     atomic_ulong *n_ticks;  /* may be NULL: counts at least every 250 ms of a call, also while it waits */
     int device;             /* NCCL: ordinal of the CUDA device */
+    qd_comm *beside;        /* NCCL: may be NULL; the same ranks over comm_shm, not otherwise used meanwhile */
 } qd_comm_options;
 
 struct qd_comm_kind {
@@ -111,7 +113,8 @@ typedef struct qd_comm_ops {
     /* out is also the input of a broadcast's root and of reductions, in place. */
     qd_code (*collective)(qd_comm *c, const qd_comm_call *call, const void *in, void *out, qd_err *err);
     qd_code (*exchange)(qd_comm *c, const qd_comm_transfer *list, uint32_t n_list, qd_err *err);
-    qd_code (*look)(qd_comm *c, qd_err *err);
+    /* ret_beats NULL: this rank computes. Else it waits elsewhere, and *ret_beats moves while others compute. */
+    qd_code (*look)(qd_comm *c, uint32_t *ret_beats, qd_err *err);
     void (*abort)(qd_comm *c, const char *why);
     void (*free)(qd_comm *c);
 } qd_comm_ops;
@@ -156,8 +159,9 @@ QD_MUST_CHECK qd_code qd_comm_send(qd_comm *c, qd_comm_type type, uint32_t to, c
                                    qd_err *err);
 QD_MUST_CHECK qd_code qd_comm_recv(qd_comm *c, qd_comm_type type, uint32_t from, void *data, uint64_t n, qd_err *err);
 
-/* Between calls, several times a second while this rank computes: whether the gang still stands. With comm_shm the
- * others see by it that this rank goes on, which is progress to those that wait for it. Errors: those of a call. */
+/* Between calls, several times a second while this rank computes: whether the gang still stands. With comm_shm, or one
+ * beside NCCL, the others see by it that this rank goes on, which is progress to those that wait for it. Errors: those
+ * of a call. */
 QD_MUST_CHECK qd_code qd_comm_look(qd_comm *c, qd_err *err);
 /* Breaks the gang: the call under way, here and on the other ranks, and every later one fail and say why. From any
  * thread, as often as one likes, until qd_comm_free(). */

@@ -257,9 +257,9 @@ static qd_code exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_lis
     return rc;
 }
 
-static qd_code shm_look(qd_comm *c, qd_err *err)
+static qd_code shm_look(qd_comm *c, uint32_t *ret_beats, qd_err *err)
 {
-    qd_code rc = qd_shm_beat((qd_shm *)c, err);
+    qd_code rc = qd_shm_watch((qd_shm *)c, ret_beats, err);
     if (rc != QD_OK) qd_shm_break((qd_shm *)c, 0, err->msg);
     return rc;
 }

@@ -83,8 +83,9 @@ static inline uint32_t qd_shm_bell(const qd_shm *s)
     return atomic_load_explicit(&s->head->bell, memory_order_acquire);
 }
 void qd_shm_ring(qd_shm *s);
-/* Between calls: beats, and looks for ranks that have died. Errors: those of qd_shm_look(), QD_E_GANG. */
-QD_MUST_CHECK qd_code qd_shm_beat(qd_shm *s, qd_err *err);
+/* Between calls: looks for ranks that have died. ret_beats as of qd_comm_ops.look(): NULL: this one beats. Errors:
+ * those of qd_shm_look(), QD_E_GANG. */
+QD_MUST_CHECK qd_code qd_shm_watch(qd_shm *s, uint32_t *ret_beats, qd_err *err);
 /* Between two pieces of work: tick, token, failure of another rank. Errors: QD_E_CANCELED, QD_E_GANG. */
 QD_MUST_CHECK qd_code qd_shm_look(qd_shm *s, qd_err *err);
 /* Tick, token and clock; whom: "rank 1 (process 77)", for words. Errors: QD_E_CANCELED, QD_E_GANG. */

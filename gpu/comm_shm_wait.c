@@ -162,12 +162,16 @@ static qd_code gone(const qd_shm *s, uint64_t dead, qd_err *err)
                    left ? "has left the gang" : "has died");
 }
 
-qd_code qd_shm_beat(qd_shm *s, qd_err *err)
+qd_code qd_shm_watch(qd_shm *s, uint32_t *ret_beats, qd_err *err)
 {
     const uint32_t rank = s->base.opts.rank;
-    atomic_fetch_add_explicit(&s->head->ranks[rank].beats, 1, memory_order_relaxed);
+    const uint64_t others = ~(UINT64_C(1) << rank);
+    if (ret_beats == NULL)
+        atomic_fetch_add_explicit(&s->head->ranks[rank].beats, 1, memory_order_relaxed);
+    else
+        *ret_beats = beats_of(s, others);
     qd_code rc = qd_shm_look(s, err);
-    uint64_t dead = rc == QD_OK ? dead_among(s, ~UINT64_C(0)) & ~(UINT64_C(1) << rank) : 0;
+    uint64_t dead = rc == QD_OK ? dead_among(s, others) : 0;
     for (uint32_t r = 0; r < s->base.opts.n_ranks; r++) /* one that left let go of its lock after it had said so */
         if (atomic_load(&s->head->ranks[r].state) == QD_SHM_LEFT) dead &= ~(UINT64_C(1) << r);
     return dead != 0 ? gone(s, dead, err) : rc;

@@ -24,7 +24,8 @@ enum {
     VERSION = 1, /* of the invite */
     STAGE_BYTES = 16 << 20,
     PIECE_BYTES = STAGE_BYTES / QD_COMM_TRANSFERS_MAX, /* of a message */
-    NAP_US_MAX = 1000
+    NAP_US_MAX = 1000,
+    BESIDE_MS = 20 /* between two looks at the gang beside */
 };
 
 typedef struct nccl_invite {
@@ -67,7 +68,8 @@ static qd_code nccl_failed(const nccl *n, ncclResult_t r, const char *what, qd_e
 
 /* A wait under way. */
 typedef struct wait {
-    uint64_t since_ns;
+    uint64_t since_ns, looked_ns; /* last progress; last look at the gang beside */
+    uint32_t beats;               /* of its other ranks */
     long nap_us;
 } wait;
 
@@ -76,7 +78,20 @@ static wait wait_start(void)
     return (wait){.since_ns = qd_mono_ns()};
 }
 
-/* Token, abort and clock, then a nap that grows. */
+/* Whether the gang beside still stands; a rank of it that computes is progress. */
+static qd_code look_beside(const nccl *n, wait *w, uint64_t now_ns, qd_err *err)
+{
+    qd_comm *beside = n->base.opts.beside;
+    uint32_t beats = 0;
+    if (beside == NULL || (now_ns - w->looked_ns) / 1000000 < BESIDE_MS) return QD_OK;
+    qd_code rc = beside->ops->look(beside, &beats, err);
+    if (beats != w->beats) w->since_ns = now_ns;
+    w->beats = beats;
+    w->looked_ns = now_ns;
+    return rc;
+}
+
+/* Token, abort, the gang beside and clock, then a nap that grows. */
 static qd_code nap(nccl *n, wait *w, qd_err *err)
 {
     const qd_comm_options *o = &n->base.opts;
@@ -84,7 +99,10 @@ static qd_code nap(nccl *n, wait *w, qd_err *err)
     if (rc != QD_OK) return rc;
     if (atomic_load_explicit(&n->aborted, memory_order_acquire) == WHY_SAID)
         return qd_fail(err, QD_E_GANG, "aborted: %s", n->why);
-    if ((qd_mono_ns() - w->since_ns) / 1000000 >= o->wait_ms)
+    const uint64_t now_ns = qd_mono_ns();
+    rc = look_beside(n, w, now_ns, err);
+    if (rc != QD_OK) return rc;
+    if ((now_ns - w->since_ns) / 1000000 >= o->wait_ms)
         return qd_fail(err, QD_E_GANG, "nothing for %" PRIu32 " ms from the other ranks", o->wait_ms);
     const struct timespec t = {.tv_nsec = w->nap_us * 1000};
     if (w->nap_us > 0) (void)nanosleep(&t, NULL);
@@ -211,6 +229,13 @@ static void give_up(nccl *n)
     n->comm = NULL;
 }
 
+/* A failure, which the gang beside tells the other ranks. */
+static void broken(nccl *n, const char *why)
+{
+    if (n->base.opts.beside != NULL) qd_comm_abort(n->base.opts.beside, why);
+    give_up(n);
+}
+
 static qd_code collective(qd_comm *c, const qd_comm_call *call, const void *in, void *out, qd_err *err)
 {
     nccl *n = (nccl *)c;
@@ -223,7 +248,7 @@ static qd_code collective(qd_comm *c, const qd_comm_call *call, const void *in, 
         QD_TRY(piece(n, call, in == NULL ? NULL : (const uint8_t *)in + at, (uint8_t *)out + at,
                      qd_min_u64(most, total - at), total, err));
 out:
-    if (rc != QD_OK) give_up(n);
+    if (rc != QD_OK) broken(n, err->msg);
     return rc;
 }
 
@@ -315,21 +340,24 @@ static qd_code exchange(qd_comm *c, const qd_comm_transfer *list, uint32_t n_lis
         if (rc == QD_OK) rc = move_round(n, list, p, n_list, err);
         if (rc == QD_OK) rc = store_round(n, list, p, n_list, err);
     }
-    if (rc != QD_OK) give_up(n);
+    if (rc != QD_OK) broken(n, err->msg);
     return rc;
 }
 
-static qd_code nccl_look(qd_comm *c, qd_err *err)
+static qd_code nccl_look(qd_comm *c, uint32_t *ret_beats, qd_err *err)
 {
     nccl *n = (nccl *)c;
+    qd_comm *beside = c->opts.beside;
     ncclResult_t r = ncclSuccess;
+    if (ret_beats != NULL) *ret_beats = 0; /* NCCL says nothing of others */
     qd_code rc = qd_comm_tick(&c->opts, err);
     if (rc == QD_OK && atomic_load_explicit(&n->aborted, memory_order_acquire) == WHY_SAID)
         rc = qd_fail(err, QD_E_GANG, "aborted: %s", n->why);
     const ncclResult_t asked = rc == QD_OK ? ncclCommGetAsyncError(n->comm, &r) : ncclSuccess;
     if (asked != ncclSuccess) r = asked;
     if (r != ncclSuccess && r != ncclInProgress) rc = nccl_failed(n, r, "between calls", err);
-    if (rc != QD_OK) give_up(n);
+    if (rc == QD_OK && beside != NULL) rc = beside->ops->look(beside, NULL, err);
+    if (rc != QD_OK) broken(n, err->msg);
     return rc;
 }
 
@@ -340,12 +368,14 @@ static void nccl_abort(qd_comm *c, const char *why)
     if (!atomic_compare_exchange_strong(&n->aborted, &none, WHY_WRITING)) return;
     (void)snprintf(n->why, sizeof n->why, "%s", why);
     atomic_store_explicit(&n->aborted, WHY_SAID, memory_order_release);
+    if (c->opts.beside != NULL) qd_comm_abort(c->opts.beside, why);
 }
 
 /* Ends in order when the other ranks do, and by force otherwise. */
 static void finalize(nccl *n)
 {
-    if (n->comm != NULL && queued(n, ncclCommFinalize(n->comm), "ncclCommFinalize", NULL) == QD_OK) {
+    qd_err ignored;
+    if (n->comm != NULL && queued(n, ncclCommFinalize(n->comm), "ncclCommFinalize", &ignored) == QD_OK) {
         (void)ncclCommDestroy(n->comm);
         n->comm = NULL;
     }
@@ -418,6 +448,8 @@ static qd_code nccl_open(qd_comm_invite *invite, const qd_comm_options *o, qd_co
 {
     static const qd_comm_ops ops = {collective, exchange, nccl_look, nccl_abort, nccl_free};
     nccl_invite words = {.magic = 0};
+    qd_err own = {0};
+    if (err == NULL) err = &own;
     qd_code rc = qd_comm_options_check(o, err);
     nccl *n = NULL;
     if (rc != QD_OK) return rc;
@@ -440,6 +472,7 @@ out:
         nccl_free(&n->base);
     }
     if (rc != QD_OK) qd_err_context(err, "rank %" PRIu32 " of %" PRIu32 ": open", o->rank, o->n_ranks);
+    if (rc != QD_OK && o->beside != NULL) qd_comm_abort(o->beside, err->msg);
     return rc;
 }
 
@@ -447,4 +480,20 @@ const qd_comm_kind *qd_comm_nccl(void)
 {
     static const qd_comm_kind kind = {"nccl", nccl_make_invite, nccl_open};
     return &kind;
+}
+
+static qd_code name(char *ret, size_t room, qd_err *err)
+{
+    int version = 0;
+    const ncclResult_t r = ncclGetVersion(&version);
+    if (r != ncclSuccess) return nccl_failed(&(nccl){.comm = NULL}, r, "ncclGetVersion", err);
+    const int major = version / 10000, minor = version / 100 % 100; /* since 2.9 */
+    (void)snprintf(ret, room, "nccl-%d.%d.%d", major, minor, version % 100);
+    return QD_OK;
+}
+
+const qd_nccl_library *qd_nccl_library_of(void)
+{
+    static const qd_nccl_library library = {QD_NCCL_LIBRARY_VERSION, sizeof(qd_comm), qd_comm_nccl, name};
+    return &library;
 }

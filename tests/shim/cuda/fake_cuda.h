@@ -3,9 +3,10 @@
  * Device memory is not accessible while no stream works, so that a touch by the host ends the program. Streams run on
  * their own, or (lazy) only when somebody waits for them, so that a missing wait shows. Copies need pinned memory.
  * Wrong use ends the process and says why. Kernels run on the launch shim where that is linked.
- * Environment, for whole programs: QD_FAKE_CUDA_FAIL=n the n-th call of the process fails; QD_FAKE_CUDA_BYTES=n memory
- * of a device; QD_FAKE_CUDA_LAZY=1; QD_FAKE_CUDA_REPORT=FILE at the end two lines "calls N live N peak N" and "up N
- * down N": calls, what was not released, most device bytes held at once; bytes copied to the device and back. */
+ * Environment, for whole programs: QD_FAKE_CUDA_FAIL=n the n-th call of the process fails, QD_FAKE_CUDA_FAIL_RANK=r
+ * only in rank r of quantctl's; QD_FAKE_CUDA_BYTES=n memory of a device; QD_FAKE_CUDA_LAZY=1; QD_FAKE_CUDA_REPORT=FILE
+ * at the end two lines "calls N live N peak N" and "up N down N": calls, what was not released, most device bytes held
+ * at once; bytes copied to the device and back. */
 #ifndef QD_TESTS_FAKE_CUDA_H
 #define QD_TESTS_FAKE_CUDA_H
 

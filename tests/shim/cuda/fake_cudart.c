@@ -106,7 +106,10 @@ static void report(void)
 __attribute__((constructor)) static void read_environment(void)
 {
     const char *at = getenv("QD_FAKE_CUDA_FAIL"), *bytes = getenv("QD_FAKE_CUDA_BYTES");
-    if (at != NULL) fake_fail_all_at(strtoul(at, NULL, 10));
+    const char *rank = getenv("QD_FAKE_CUDA_FAIL_RANK"), *member = getenv("QD_GANG_MEMBER"); /* "PARENT RANK .." */
+    const char *own = member != NULL ? strchr(member, ' ') : NULL;
+    const bool fails = rank == NULL || strtoul(rank, NULL, 10) == (own != NULL ? strtoul(own, NULL, 10) : 0);
+    if (at != NULL && fails) fake_fail_all_at(strtoul(at, NULL, 10));
     if (bytes != NULL) bytes_total = strtoull(bytes, NULL, 10);
     if (getenv("QD_FAKE_CUDA_LAZY") != NULL) fake_set_lazy(true);
     if (getenv("QD_FAKE_CUDA_REPORT") != NULL) (void)atexit(report);

@@ -8,19 +8,26 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "gpu/comm.h"
+#include "gpu/cuda/comm_nccl.h"
 
 static void a_gang_of_one_works_or_says_why_not(void **state)
 {
     void *library = dlopen(*state, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) print_message("%s\n", dlerror());
     assert_non_null(library);
-    const qd_comm_kind *(*get)(void) = NULL;
-    void *symbol = dlsym(library, "qd_comm_nccl");
+    const qd_nccl_library *(*get)(void) = NULL;
+    void *symbol = dlsym(library, "qd_nccl_library_of");
     assert_non_null(symbol);
     assert_null(dlsym(library, "qd_comm_tick"));
     memcpy(&get, &symbol, sizeof get);
-    const qd_comm_kind *k = get();
+    const qd_nccl_library *l = get();
+    assert_int_equal(l->version, QD_NCCL_LIBRARY_VERSION);
+    assert_int_equal(l->comm_bytes, sizeof(qd_comm));
+    char name[32];
+    assert_int_equal(l->name(name, sizeof name, NULL), QD_OK);
+    print_message("%s\n", name);
+    assert_int_equal(strncmp(name, "nccl-2.", 7), 0);
+    const qd_comm_kind *k = l->kind();
     assert_string_equal(k->name, "nccl");
     const qd_comm_options o = {.n_ranks = 1, .wait_ms = 60000};
     qd_comm_invite invite;

@@ -14,6 +14,7 @@
 // clang-format on
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static gang_kind k_nccl = {.live = fake_live};
 
@@ -149,6 +150,44 @@ static void an_asynchronous_error_ends_the_call(void **state)
     assert_int_equal(fake_live(), 0);
 }
 
+/* The same ranks over shared memory, as quantctl's: who computes is not late, and who fails tells the others. */
+static bool beside(seat *s)
+{
+    const qd_comm_options o = {.rank = s->rank, .n_ranks = s->n_ranks, .wait_ms = PATIENT_MS};
+    qd_comm_invite invite = {.fds = {-1, -1}};
+    qd_comm *shm = NULL;
+    qd_err e = {0};
+    if (s->rank == 0) OK(qd_comm_shm()->invite(s->n_ranks, &invite, err));
+    OK(qd_comm_broadcast(s->comm, QD_COMM_U8, 0, invite.bytes, sizeof invite.bytes, err));
+    OK(qd_comm_broadcast(s->comm, QD_COMM_U8, 0, &invite.n_bytes, sizeof invite.n_bytes, err));
+    OK(qd_comm_shm()->open(&invite, &o, &shm, err));
+    qd_comm_invite_done(&invite);
+    s->comm->opts.beside = shm;
+    s->comm->opts.wait_ms = 500;
+    for (int i = 0; i < 75 && s->rank == 0; i++) {
+        const struct timespec t = {.tv_nsec = 20000000};
+        OK(qd_comm_look(s->comm, err));
+        (void)nanosleep(&t, NULL);
+    }
+    OK(qd_comm_barrier(s->comm, err));
+    s->comm->opts.wait_ms = PATIENT_MS;
+    if (s->rank == 1) fake_fail_at(2);
+    const qd_code rc = qd_comm_barrier(s->comm, &e);
+    fake_fail_at(0);
+    CHECK(rc == (s->rank == 1 ? QD_E_DEVICE : QD_E_GANG));
+    CHECK(s->rank == 1 || strstr(e.msg, "rank 1 broke the gang: ") != NULL);
+    CHECK(qd_comm_look(s->comm, NULL) == rc);
+    s->comm->opts.beside = NULL;
+    qd_comm_free(shm);
+    return true;
+}
+
+static void a_gang_beside_shows_who_computes_and_tells_who_fails(void **state)
+{
+    assert_true(gang_threads(*state, 3, PATIENT_MS, beside, NULL));
+    assert_int_equal(fake_live(), 0);
+}
+
 static void another_version_of_nccl_is_refused(void **state)
 {
     (void)state;
@@ -185,6 +224,7 @@ int main(void)
         cmocka_unit_test(a_call_that_fails_is_an_error_and_leaves_nothing),
         cmocka_unit_test_prestate(a_failed_call_ends_the_other_ranks_calls, state),
         cmocka_unit_test_prestate(an_asynchronous_error_ends_the_call, state),
+        cmocka_unit_test_prestate(a_gang_beside_shows_who_computes_and_tells_who_fails, state),
         cmocka_unit_test(another_version_of_nccl_is_refused),
         cmocka_unit_test(a_device_that_is_not_there_is_an_error),
     };
