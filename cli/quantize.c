@@ -26,7 +26,8 @@ static const char k_usage[] =
     "  --format NAME        compressed-tensors (default) or modelopt\n"
     "  --device NAME        where calibration computes: cpu (default), or gpu0, gpu1, ..\n"
     "  --threads N          compute threads of each rank (default: one a processor)\n"
-    "  --ranks N            N processes on this host share the work, each with a GPU of its own where --device is one\n"
+    "  --ranks N            N processes on this host share the work; with --device gpu2 on gpu2, gpu3, .., one each,\n"
+    "                       by NCCL; with --device gpu0,gpu5 on those\n"
     "  --rank-wait SECONDS  give up when nothing is heard of a rank for so long (default 60)\n"
     "  --pin                each rank on processors of its own, those of one NUMA node where it can be\n"
     "  --memory SIZE        memory for tiles (default 192MiB)\n"
@@ -101,6 +102,11 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
         return qd_fail(err, QD_E_USAGE, "--threads: expected at most 256, found %" PRIu64, a->threads);
     if (!a->dry_run && (a->device_memory != 0 || a->host_memory != 0))
         return qd_fail(err, QD_E_USAGE, "--device-memory and --host-memory describe a machine for --dry-run");
+    const uint32_t n_listed = a->device != NULL ? qd_ranks_listed(a->device) : 1;
+    if (n_listed > 1 && a->ranks == 0) a->ranks = n_listed;
+    if (n_listed > 1 && a->ranks != n_listed)
+        return qd_fail(err, QD_E_USAGE, "--ranks: expected %" PRIu32 ", as --device names, found %" PRIu64, n_listed,
+                       a->ranks);
     if (a->ranks > QD_COMM_RANKS_MAX)
         return qd_fail(err, QD_E_USAGE, "--ranks: expected at most %d, found %" PRIu64, QD_COMM_RANKS_MAX, a->ranks);
     if (a->ranks > 1 && on_gpu(a) && strncmp(a->device, "gpu", 3) != 0)
@@ -108,15 +114,18 @@ static qd_code parse(int argc, char **argv, quantize_args *a, qd_err *err)
     return QD_OK;
 }
 
-/* Ranks have a GPU each, from the one that is named on. */
-static qd_code open_device(const quantize_args *a, uint32_t rank, const qd_ops **ret, qd_err *err)
+/* Every rank its device, then by it to the others. */
+static qd_code open_device(const quantize_args *a, qd_ranks *ranks, const qd_ops **ret, qd_err *err)
 {
-    char name[32], *end = NULL;
+    char name[QD_RANKS_DEVICE_BYTES];
+    qd_gang *gang = ranks->gang.comm != NULL ? &ranks->gang : NULL;
     if (!on_gpu(a)) return QD_OK;
-    if (rank == 0) return qd_ops_open(a->device, ret, err);
-    const unsigned long first = strtoul(a->device + 3, &end, 10);
-    (void)snprintf(name, sizeof name, "gpu%lu%.8s", first + rank, end); /* what is no number is refused there */
-    return qd_ops_open(name, ret, err);
+    qd_ranks_device(a->device, qd_gang_rank(gang), name);
+    qd_code rc = qd_ops_open(name, ret, err);
+    if (gang == NULL) return rc;
+    if (rc == QD_OK) return qd_ranks_go_on(ranks, name, err);
+    qd_gang_fail(gang, err);
+    return rc;
 }
 
 static void show_result(const quantize_args *a, const qd_job_result *r)
@@ -215,11 +224,7 @@ int qd_cmd_quantize(int argc, char **argv)
         opts.gang = &ranks.gang;
         if (a.threads == 0) opts.n_threads = qd_ranks_threads((uint32_t)a.ranks, a.pin);
     }
-    rc = open_device(&a, qd_gang_rank(opts.gang), &ops, &err);
-    if (rc != QD_OK) {
-        qd_gang_fail(opts.gang, &err);
-        goto out;
-    }
+    QD_TRY(open_device(&a, &ranks, &ops, &err));
     opts.ops = ops;
     if (qd_ranks_is_member()) { /* rank 0 tells */
         rc = qd_job_run(&opts, NULL, &cancel, &result, &err);

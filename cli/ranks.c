@@ -4,6 +4,8 @@
 #include "base/mem.h"
 #include "base/numa.h"
 #include "base/pool.h"
+#include "gpu/comm_of.h"
+#include "gpu/device.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +27,26 @@ enum {
     BROKEN_WAIT_MS = 1000, /* for each */
     NAP_MS = 5
 };
+
+uint32_t qd_ranks_listed(const char *devices)
+{
+    uint32_t n = 1;
+    for (const char *c = strchr(devices, ','); c != NULL; c = strchr(c + 1, ',')) n++;
+    return n;
+}
+
+void qd_ranks_device(const char *devices, uint32_t rank, char ret[QD_RANKS_DEVICE_BYTES])
+{
+    int first = 0;
+    if (rank != 0 && qd_device_index(devices, &first, NULL) == QD_OK) {
+        (void)snprintf(ret, QD_RANKS_DEVICE_BYTES, "gpu%u", (unsigned)first + rank);
+        return;
+    }
+    const bool listed = strchr(devices, ',') != NULL;
+    for (uint32_t i = 0; listed && i < rank; i++) devices += strcspn(devices, ",") + 1;
+    (void)snprintf(ret, QD_RANKS_DEVICE_BYTES, "%.*s", (int)(listed ? strcspn(devices, ",") : strlen(devices)),
+                   devices);
+}
 
 bool qd_ranks_is_member(void)
 {
@@ -142,6 +164,33 @@ qd_code qd_ranks_open(uint32_t n, uint32_t wait_s, bool pin, int argc, char **ar
     return rc;
 }
 
+qd_code qd_ranks_go_on(qd_ranks *r, const char *device, qd_err *err)
+{
+    qd_comm_invite invite = {.fds = {-1, -1}};
+    qd_comm *comm = NULL;
+    qd_comm_of of = {.kind = NULL};
+    qd_comm_options o = r->gang.comm->opts;
+    qd_err found = {0};
+    qd_code rc = qd_comm_find(device, &of, &found);
+    if (rc == QD_OK && of.kind == qd_comm_shm()) return QD_OK;
+    if (rc == QD_OK && o.rank == 0) rc = of.kind->invite(o.n_ranks, &invite, &found);
+    if (rc != QD_OK) {
+        qd_gang_fail(&r->gang, &found);
+        goto out;
+    }
+    QD_TRY(qd_gang_share(&r->gang, invite.bytes, sizeof invite.bytes, &found));
+    QD_TRY(qd_gang_share(&r->gang, &invite.n_bytes, sizeof invite.n_bytes, &found));
+    o.device = of.device;
+    o.beside = r->gang.comm;
+    QD_TRY(of.kind->open(&invite, &o, &comm, &found));
+    r->beside = r->gang.comm;
+    r->gang = (qd_gang){.comm = comm};
+out:
+    if (rc != QD_OK) *err = found;
+    qd_comm_invite_done(&invite);
+    return rc;
+}
+
 static void nap_ms(long ms)
 {
     const struct timespec t = {.tv_nsec = ms * 1000000};
@@ -150,10 +199,11 @@ static void nap_ms(long ms)
 
 void qd_ranks_close(qd_ranks *r)
 {
-    const bool broken = r->gang.comm != NULL && r->gang.comm->first.code != QD_OK;
+    const bool broken = r->gang.comm == NULL || r->gang.comm->first.code != QD_OK;
     const int end_ms = broken ? BROKEN_WAIT_MS : END_WAIT_MS; /* a rank that is stopped does not end by itself */
     qd_comm_free(r->gang.comm);
-    r->gang.comm = NULL;
+    qd_comm_free(r->beside);
+    r->gang.comm = r->beside = NULL;
     for (uint32_t i = 0; i < QD_COMM_RANKS_MAX; i++) {
         for (int ms = 0; r->pids[i] > 0; ms += NAP_MS) {
             pid_t ended = waitpid(r->pids[i], NULL, WNOHANG);
