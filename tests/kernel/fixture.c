@@ -127,7 +127,9 @@ size_t telling(float *ret)
         0x408b5804u, 0x40911997u, 0x40966782u, 0x40d22209u, 0x41141980u, 0x41170e32u, 0x416ec201u, 0x41795701u,
         0x41949f01u, 0x41c9dc8fu, 0x41e1f382u, 0x41fc4d02u, 0x41fc5901u, 0x420a9b07u, 0x421ed984u, 0x4247a800u,
         0x4247a803u, 0x424efd54u, 0x42662601u, 0x426fd434u, 0x4292410au, 0x42a2eecau, 0x42af2c07u, 0x3f8b4adeu,
-        0x3fd19f67u, 0x3f860a3cu, 0x3cd1d033u};
+        0x3fd19f67u, 0x3f860a3cu, 0x3cd1d033u, 0x41635a30u, 0x41ebab88u, 0x4247a531u, 0x420aa8c3u, 0x3e0f03ebu,
+        0x3eb70923u, 0x41a344fcu, 0x41438ab3u, 0x3f85049fu, 0x3f877d75u, 0x3fc1b67au, 0x3fc800efu, 0x3f97e91au,
+        0x4121e3d8u};
     enum {
         N = sizeof bits / sizeof *bits
     };
@@ -175,9 +177,15 @@ void each(void **state, each_fn *fn)
         size_t rows, n;
         unsigned threads, kinds;
     } sizes[] = {
-        {1, 1, QD_CUDA_THREADS, 1}, {3, 15, QD_CUDA_THREADS, KIND_COUNT},   {2, 16, QD_CUDA_THREADS, 1},
-        {5, 17, 64, KIND_COUNT},    {17, 48, QD_CUDA_THREADS, KIND_COUNT},  {2, 1024, QD_CUDA_THREADS, 1},
-        {1, 1100, 32, KIND_COUNT},  {3, 1025, QD_CUDA_THREADS, KIND_COUNT}, {1, 2600, 96, 1},
+        {1, 1, QD_CUDA_THREADS, 1},
+        {3, 15, QD_CUDA_THREADS, KIND_COUNT},
+        {2, 16, QD_CUDA_THREADS, 1},
+        {5, 17, 64, KIND_COUNT},
+        {17, 48, 32, KIND_COUNT},
+        {2, 1024, QD_CUDA_THREADS, 1},
+        {1, 1100, 32, KIND_COUNT},
+        {3, 1025, QD_CUDA_THREADS, KIND_COUNT},
+        {1, 2600, 96, 1},
     };
     fixture *f = *state;
     unsigned order = 0;

@@ -46,9 +46,9 @@ float *some(fixture *f, size_t n);
 float *copy_of(fixture *f, const float *x, size_t n);
 
 /* Both signs of arguments of qd_exp() at which one ulp of its constants, or of the 1 beside it, shows: each either way,
- * where any float does, in 1 / (1 + exp), x / (1 + exp), exp / (1 + exp) as they are, and in the first two rounded to
- * BF16. Found by trying every float: one ulp of 1/5040 shows nowhere, one of log2(e), of the low part of ln 2, of
- * 1/720, 1/120 and 1/24 nowhere behind BF16. Returns how many, at most TELLING_MAX. */
+ * where any float does, in exp, 1 / (1 + exp), x / (1 + exp), exp / (1 + exp) as they are, and in the second and third
+ * rounded to BF16. Found by trying every float: one ulp of 1/5040 shows nowhere, one of log2(e), of the low part of ln
+ * 2, of 1/720, 1/120 and 1/24 nowhere behind BF16. Returns how many, at most TELLING_MAX. */
 enum {
     TELLING_MAX = 200
 };

@@ -98,26 +98,53 @@ static qd_delta make_inputs(fixture *f, numbers of, const size_t shape[5])
     return (qd_delta){t, kh, vh, kd, vd, qkv, row, beta, g, keep(f, t * vh * vd * sizeof(float))};
 }
 
+static void order_pass(fixture *f, unsigned turn, const size_t shape[5])
+{
+    const int bf16 = turn % 2 != 0;
+    const qd_delta d = make_inputs(f, (numbers)(turn / 2), shape);
+    const size_t n = d.n_tokens * d.n_v_heads * d.v_dim;
+    float *out = keep(f, n * sizeof *out);
+    for (size_t c = 0; c < d.n_v_heads * d.v_dim; c++) delta_in_order(&d, c / d.v_dim, c % d.v_dim, bf16);
+    shim_set_order((shim_order)((turn + shape[3]) % SHIM_ORDER_COUNT), turn);
+    OK(qd_cuda_delta(NULL, bf16, d.n_tokens, d.n_k_heads, d.n_v_heads, d.k_dim, d.v_dim, d.qkv, d.qkv_token, d.beta,
+                     d.g, out));
+    same(d.out, out, n);
+    drop(f);
+}
+
 static void the_kernel_is_its_order_of_sums_bit_for_bit(void **state)
 {
-    enum {
-        FEW = 9 /* tokens */
-    };
-    fixture *f = *state;
-    unsigned order = 0;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int k = 0; k < 2 * NUMBERS_COUNT; k++) {
-            qd_delta d = make_inputs(f, (numbers)(k / 2), shapes[i]);
-            d.n_tokens = d.n_tokens < FEW ? d.n_tokens : FEW;
-            const size_t n = d.n_tokens * d.n_v_heads * d.v_dim;
-            float *out = keep(f, n * sizeof *out);
-            for (size_t c = 0; c < d.n_v_heads * d.v_dim; c++) delta_in_order(&d, c / d.v_dim, c % d.v_dim, k % 2);
-            shim_set_order((shim_order)(order++ % SHIM_ORDER_COUNT), (uint32_t)i);
-            OK(qd_cuda_delta(NULL, k % 2, d.n_tokens, d.n_k_heads, d.n_v_heads, d.k_dim, d.v_dim, d.qkv, d.qkv_token,
-                             d.beta, d.g, out));
-            same(d.out, out, n);
-            drop(f);
+    for (unsigned turn = 0; turn < 2 * NUMBERS_COUNT; turn++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            size_t shape[5];
+            memcpy(shape, shapes[i], sizeof shape);
+            if (shape[0] > 9) shape[0] = 9;
+            order_pass(*state, turn, shape);
         }
+        for (size_t keys = QD_CUDA_DELTA_PARTS + 1; keys < QD_CUDA_DELTA_KEYS; keys += QD_CUDA_DELTA_PARTS)
+            order_pass(*state, turn, (const size_t[5]){2, 1, 1, keys, 1}); /* one more than all threads have */
+    }
+}
+
+/* One number of state: to 1 by one token, decayed and shown by the next. */
+static void a_decay_is_exp_to_the_last_bit(void **state)
+{
+    fixture *f = *state;
+    float tells[TELLING_MAX];
+    const size_t n = 2 * telling(tells);
+    float *qkv = keep(f, 3 * n * sizeof *qkv), *beta = keep(f, n * sizeof *beta), *g = keep(f, n * sizeof *g);
+    float *out[2] = {keep(f, n * sizeof **out), keep(f, n * sizeof **out)};
+    for (size_t t = 0; t < n; t++) {
+        qkv[3 * t] = qkv[3 * t + 1] = 0x1p60f;
+        qkv[3 * t + 2] = 1.0f;
+        beta[t] = t % 2 == 0 ? 1.0f : 0.0f;
+        g[t] = t % 2 == 0 ? 0.0f : -fabsf(tells[t / 2]);
+    }
+    const qd_delta d = {n, 1, 1, 1, 1, qkv, 3, beta, g, out[0]};
+    delta_in_order(&d, 0, 0, 0);
+    OK(qd_cuda_delta(NULL, 0, n, 1, 1, 1, 1, qkv, 3, beta, g, out[1]));
+    same(out[0], out[1], n);
+    drop(f);
 }
 
 /* One head in F64. */
@@ -183,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_kernel_is_its_order_of_sums_bit_for_bit),
+        cmocka_unit_test(a_decay_is_exp_to_the_last_bit),
         cmocka_unit_test(the_delta_rule_is_its_definition_within_its_bound),
     };
     return cmocka_run_group_tests_name("delta", tests, setup, teardown);

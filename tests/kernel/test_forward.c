@@ -84,8 +84,8 @@ static void norms_rope_gates_and_copies_of_heads_are_the_host_s(void **state)
 
 static void conv_pass(fixture *f, int bf16, size_t rows, size_t n)
 {
-    const size_t some_taps[] = {1 + n % 5, 9}, ldx = n + 1, ldy = n + 2;
-    for (int i = 0; i < 2; i++) {
+    const size_t some_taps[] = {1 + n % 5, 9, 0}, ldx = n + 1, ldy = n + 2;
+    for (int i = 0; i < 3; i++) {
         const size_t taps = some_taps[i];
         const float *x = some(f, rows * ldx), *w = some(f, n * taps);
         float *y[2] = {some(f, rows * ldy), NULL};
@@ -156,6 +156,34 @@ static void experts_pass(fixture *f, int bf16, size_t rows, size_t n)
     f->lane.ops->gather(&f->lane, x0, n + 2, to, rows, n, x[0]);
     OK(qd_cuda_gather(NULL, x0, n + 2, to, rows, n, x[1]));
     same(x[0], x[1], rows * n);
+}
+
+/* Numbers that are mostly different, then many that are the same. */
+static void every_expert_is_weighed(void **state)
+{
+    enum {
+        ROWS = 150
+    };
+    static const uint32_t cases[][2] = {{1, 1}, {5, 2}, {8, 3}, {9, 8}, {33, 6}, {60, 11}}; /* experts, of a token */
+    fixture *f = *state;
+    for (size_t k = 0; k < 4 * sizeof cases / sizeof *cases; k++) {
+        const uint32_t experts = cases[k / 4][0], top_k = cases[k / 4][1];
+        float *logits = some(f, ROWS * experts), *weight[2], *margin[2];
+        uint32_t *index[2];
+        for (size_t i = 0; k % 4 >= 2 && i < ROWS * experts; i++) logits[i] = floorf(logits[i]);
+        for (int i = 0; i < 2; i++) {
+            index[i] = keep(f, ROWS * top_k * sizeof(uint32_t));
+            weight[i] = keep(f, ROWS * top_k * sizeof(float));
+            margin[i] = keep(f, ROWS * sizeof(float));
+        }
+        f->lane.bf16 = false;
+        f->lane.ops->route(&f->lane, logits, ROWS, experts, top_k, k % 2 != 0, true, index[0], weight[0], margin[0]);
+        OK(qd_cuda_route(NULL, 0, logits, ROWS, experts, top_k, k % 2 != 0, index[1], weight[1], margin[1]));
+        assert_memory_equal(index[0], index[1], ROWS * top_k * sizeof(uint32_t));
+        same(weight[0], weight[1], ROWS * top_k);
+        same(margin[0], margin[1], ROWS);
+        drop(f);
+    }
 }
 
 static void routing_gather_and_scatter_are_the_host_s(void **state)
@@ -324,6 +352,7 @@ int main(void)
         cmocka_unit_test(norms_rope_gates_and_copies_of_heads_are_the_host_s),
         cmocka_unit_test(convolutions_are_the_host_s),
         cmocka_unit_test(steps_are_the_host_s_and_decays_within_four_ulp),
+        cmocka_unit_test(every_expert_is_weighed),
         cmocka_unit_test(routing_gather_and_scatter_are_the_host_s),
         cmocka_unit_test(softmax_sees_what_lies_before_in_its_window),
         cmocka_unit_test(conversions_and_biases_are_the_host_s),

@@ -15,12 +15,12 @@
 #include "tests/shim/cuda_shim.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 enum {
     N = 1024,
     TIES = 64, /* of a function of the gate */
+    EXPERTS = 7,
     SPECIAL_ROWS = 8,
     ROWS = SPECIAL_ROWS + 0x10000 / N + 8
 };
@@ -31,13 +31,23 @@ static const uint32_t ends[] = {0x42b17216u, 0x42b17217u, 0x42b17218u, 0x42b1721
                                 0x00000001u, 0x00000002u, 0x00000003u, 0x00008000u, 0x00018000u, 0x00028000u,
                                 0x00048000u, 0x00028001u, 0x7f800000u, 0x7f800001u};
 
-/* Gates whose sigmoid, or SiLU, lies halfway between two numbers of BF16: found by trying, one in some 2^16 does. */
-static size_t add_ties(bool silu, float *to)
+/* e^x among one 1 and six of them, as qd_route_row() normalizes all seven. */
+static float seventh(float x)
+{
+    const float e = qd_exp(-fabsf(x));
+    float sum = 1.0f, taken = 0.0f;
+    for (int i = 1; i < EXPERTS; i++) sum += e;
+    for (int i = 0; i < EXPERTS; i++) taken += (i == 0 ? 1.0f : e) / sum;
+    return e / sum / taken;
+}
+
+/* Numbers that fn puts halfway between two numbers of BF16: found by trying, one in some 2^16 is. */
+static size_t add_ties(float (*fn)(float), float *to)
 {
     size_t n = 0;
     for (uint32_t bits = 0x3e000000u; n < TIES && bits < 0x41000000u; bits += 0xf) {
         const float x = qd_bits_f32(bits | (bits & 1u) << 31);
-        if ((qd_f32_bits(silu ? qd_silu(x) : qd_sigmoid(x)) & 0xffffu) == 0x8000u) to[n++] = x;
+        if ((qd_f32_bits(fn(x)) & 0xffffu) == 0x8000u) to[n++] = x;
     }
     assert_true(n > TIES / 2);
     return n;
@@ -52,8 +62,9 @@ static size_t special(float *to)
         to[n++] = -qd_bits_f32(ends[i]);
     }
     n += telling(to + n);
-    n += add_ties(false, to + n);
-    n += add_ties(true, to + n);
+    n += add_ties(qd_sigmoid, to + n);
+    n += add_ties(qd_silu, to + n);
+    n += add_ties(seventh, to + n);
     assert_true(n <= N);
     return n;
 }
@@ -161,9 +172,6 @@ static void probabilities_are_the_host_s_to_the_last_bit(void **state)
 /* x for one expert, each in turn, and for all but the first. */
 static void experts_shares_are_the_host_s_to_the_last_bit(void **state)
 {
-    enum {
-        EXPERTS = 7
-    };
     fixture *f = *state;
     float g[N];
     const size_t n = special(g), rows = n * EXPERTS;
@@ -172,9 +180,9 @@ static void experts_shares_are_the_host_s_to_the_last_bit(void **state)
         const size_t e = i % EXPERTS, only = i / EXPERTS % EXPERTS;
         logits[i] = e == 0 ? 0.0f : only == 0 || e == only ? -fabsf(g[i / EXPERTS / EXPERTS]) : -1000.0f;
     }
-    for (int k = 0; k < 4; k++) {
-        const uint32_t top_k = k / 2 == 0 ? 1 : EXPERTS - 1;
-        const int bf16 = k % 2;
+    for (int k = 0; k < 6; k++) {
+        const uint32_t top_k = k / 2 == 0 ? 1 : k / 2 == 1 ? EXPERTS - 1 : EXPERTS;
+        const int bf16 = k % 2, normalize = top_k == EXPERTS;
         float *weight[2], *margin[2];
         uint32_t *index[2];
         for (int i = 0; i < 2; i++) {
@@ -183,8 +191,9 @@ static void experts_shares_are_the_host_s_to_the_last_bit(void **state)
             index[i] = keep(f, rows * top_k * sizeof(uint32_t));
         }
         f->lane.bf16 = bf16 != 0;
-        f->lane.ops->route(&f->lane, logits, rows, EXPERTS, top_k, false, true, index[0], weight[0], margin[0]);
-        OK(qd_cuda_route(NULL, bf16, logits, rows, EXPERTS, top_k, 0, index[1], weight[1], margin[1]));
+        f->lane.ops->route(&f->lane, logits, rows, EXPERTS, top_k, normalize != 0, true, index[0], weight[0],
+                           margin[0]);
+        OK(qd_cuda_route(NULL, bf16, logits, rows, EXPERTS, top_k, normalize, index[1], weight[1], margin[1]));
         assert_memory_equal(index[0], index[1], rows * top_k * sizeof(uint32_t));
         same(weight[0], weight[1], rows * top_k);
         same(margin[0], margin[1], rows);
