@@ -84,9 +84,12 @@ static qd_code find_f8_scales(qd_selection *s, uint32_t tensor, uint32_t *ret, q
     if (sc == NULL)
         return qd_fail(err, QD_E_UNSUPPORTED, "%s: %s: F8_E4M3 without block scales: expected a tensor %s, found none",
                        file, t->name, name);
-    uint64_t rows = t->n_elems / t->shape[t->rank - 1], cols = t->shape[t->rank - 1];
-    uint64_t want_r = qd_div_up(rows, c->config.fp8_block_rows), want_c = qd_div_up(cols, c->config.fp8_block_cols);
-    if (t->rank != 2 || sc->rank != 2 || sc->shape[0] != want_r || sc->shape[1] != want_c ||
+    if (t->rank != 2)
+        return qd_fail(err, QD_E_INPUT, "%s: %s: expected a matrix with its block scales, found F8_E4M3 of rank %u",
+                       file, t->name, t->rank);
+    uint64_t want_r = qd_div_up(t->shape[0], c->config.fp8_block_rows);
+    uint64_t want_c = qd_div_up(t->shape[1], c->config.fp8_block_cols);
+    if (sc->rank != 2 || sc->shape[0] != want_r || sc->shape[1] != want_c ||
         (sc->dtype != QD_F32 && sc->dtype != QD_BF16))
         return qd_fail(err, QD_E_INPUT,
                        "%s: %s: expected F32 or BF16 [%" PRIu64 ", %" PRIu64
