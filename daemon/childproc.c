@@ -173,13 +173,15 @@ static qd_child_event take(qd_childproc *c)
     case QUANTD__CHILD_FRAME__BODY_INVITE:
         return QD_CHILD_INVITES;
     case QUANTD__CHILD_FRAME__BODY_END:
+        if (c->ended) break; /* the last word is one */
         take_end(c, c->frame->end);
         return QD_CHILD_NOTHING;
     default:
-        c->broken = true;
-        kill_for(c, "the job's process sent a frame that it must not send");
-        return QD_CHILD_NOTHING;
+        break;
     }
+    c->broken = true;
+    kill_for(c, "the job's process sent a frame that it must not send");
+    return QD_CHILD_NOTHING;
 }
 
 qd_child_event qd_childproc_next(qd_childproc *c, const qd_child_frame **ret_frame)

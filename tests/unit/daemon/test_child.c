@@ -93,6 +93,20 @@ static int blame(qd_frames *f, char *code, Quantd__ErrorClass class)
     return 0;
 }
 
+static int say_it_is_done(qd_frames *f)
+{
+    Quantd__ChildEnd end;
+    quantd__child_end__init(&end);
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
+    end.ok = true;
+    frame.version = QD_WIRE_VERSION;
+    frame.body_case = QUANTD__CHILD_FRAME__BODY_END;
+    frame.end = &end;
+    send_frame(f, &frame);
+    return 0;
+}
+
 /* Tells its environment's names and its open files. */
 static void tell_surroundings(qd_frames *f)
 {
@@ -136,6 +150,8 @@ static int act(int fd, long parent)
     if (strcmp(what, "deaf") == 0) tick_for_ever(&f, true);
     if (strcmp(what, "stalled") == 0) tick_for_ever(&f, false);
     if (strcmp(what, "surroundings") == 0) tell_surroundings(&f);
+    if (strcmp(what, "twice") == 0) (void)say_it_is_done(&f);
+    if (strcmp(what, "twice") == 0) return blame(&f, (char[]){"internal"}, QUANTD__ERROR_CLASS__ERROR_JOB);
     if (strncmp(what, "blame-", 6) == 0) return blame(&f, what + 6, QUANTD__ERROR_CLASS__ERROR_BUS);
     if (strncmp(what, "excuse-", 7) == 0) return blame(&f, what + 7, QUANTD__ERROR_CLASS__ERROR_NODE);
     if (strcmp(what, "garbage") == 0 && write(fd, "\xff\xff\xff\xff....", 8) == 8) (void)pause();
@@ -247,6 +263,17 @@ static void a_job_runs_to_its_end_after_it_was_allowed_to_commit(void **state)
     assert_true(qd_path_is_dir(r.out));
     assert_false(qd_path_exists(r.staging));
     assert_int_equal(qd_model_read(r.out, NULL, NULL, NULL), QD_E_NOT_FOUND); /* nobody asked for one */
+    end(&r);
+}
+
+static void a_child_has_one_last_word(void **state)
+{
+    (void)state;
+    run r;
+    begin(&r, "twice", NULL);
+    const qd_child_result *res = exited(&r);
+    assert_true(res->ok); /* as it said first; what it would take back would be kept beside it without end */
+    assert_null(res->error);
     end(&r);
 }
 
@@ -511,6 +538,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_runs_to_its_end_after_it_was_allowed_to_commit),
+        cmocka_unit_test(a_child_has_one_last_word),
         cmocka_unit_test(a_job_that_names_its_model_leaves_one_of_the_registry),
         cmocka_unit_test(a_stop_instead_of_a_yes_leaves_staging_and_no_output),
         cmocka_unit_test(bad_input_is_the_jobs_fault_and_said_in_the_engines_words),
