@@ -139,6 +139,7 @@ static qd_code caller_of(qd_keys *k, const char *id, uint64_t now_ms, const qd_a
         return k->synced ? qd_fail(err, QD_E_NOT_FOUND, "no such key")
                          : qd_fail(err, QD_E_AWAY, "the keys are not known yet");
     size_t n = 1;
+    *ret_key = a;
     *ret = (qd_caller){.read_only = a->read_only};
     (void)snprintf(ret->tenant, sizeof ret->tenant, "%s", a->tenant);
     (void)snprintf(ret->key_id, sizeof ret->key_id, "%s", a->id);
@@ -149,7 +150,6 @@ static qd_code caller_of(qd_keys *k, const char *id, uint64_t now_ms, const qd_a
     for (size_t i = 0, at = 0; i < a->n_templates; i++)
         at += (size_t)snprintf(ret->templates + at, sizeof ret->templates - at, "%s%s\n", i == 0 ? "\n" : "",
                                a->templates[i]);
-    *ret_key = a;
     if (a->disabled) return qd_fail(err, QD_E_REFUSED, "key %s is disabled", a->id);
     if (a->expires_ms != 0 && a->expires_ms <= now_ms)
         return qd_fail(err, QD_E_REFUSED, "key %s is out of date", a->id);
@@ -163,8 +163,11 @@ qd_code qd_keys_bearer(qd_keys *k, const char *key, uint64_t now_ms, qd_caller *
     if (!qd_apikey_id(key, id)) return qd_fail(err, QD_E_NOT_FOUND, "no such key");
     (void)pthread_mutex_lock(&k->lock);
     qd_code rc = caller_of(k, id, now_ms, &a, ret, err);
-    /* Whether a key is disabled is for its holder only. */
-    if (a != NULL && !qd_apikey_right(a, key)) rc = qd_fail(err, QD_E_NOT_FOUND, "no such key");
+    /* Whose a key is, and whether it is disabled, is for its holder only: logs name *ret. */
+    if (a != NULL && !qd_apikey_right(a, key)) {
+        rc = qd_fail(err, QD_E_NOT_FOUND, "no such key");
+        *ret = (qd_caller){0};
+    }
     (void)pthread_mutex_unlock(&k->lock);
     return rc;
 }

@@ -54,11 +54,20 @@ static void a_key_says_whose_and_what_for(void **state)
     memcpy(other, text, sizeof other); /* the same id, another secret */
     other[30] = other[30] == 'x' ? 'y' : 'x';
     assert_int_equal(ask(r, other, &c), QD_E_NOT_FOUND);
+    assert_string_equal(c.tenant, ""); /* the access log would say that it was they */
+    assert_string_equal(c.key_id, "");
     k->disabled = true;
     put_key(r, k);
     EVENTUALLY(ask(r, text, &c) == QD_E_REFUSED);
     assert_int_equal(ask(r, other, &c), QD_E_NOT_FOUND); /* that is nobody else's to know */
     k->disabled = false;
+    for (int i = 0; i < 200; i++) assert_int_equal(qd_text_add(&k->templates, &k->n_templates, "rtn", NULL), QD_OK);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(qd_text_add(&k->templates, &k->n_templates, "of-a-name-that-takes-room", NULL), QD_OK);
+    put_key(r, k);
+    (void)usleep(100000);
+    EVENTUALLY(ask(r, text, &c) == QD_E_REFUSED);
+    assert_int_equal(ask(r, other, &c), QD_E_NOT_FOUND);
     k->expires_ms = 5;
     put_key(r, k);
     (void)usleep(100000);
