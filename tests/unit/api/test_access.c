@@ -117,6 +117,34 @@ static void no_endpoint_answers_without_a_key(void **state)
     fake_free(f);
 }
 
+/* A signature of 64 zeros. */
+#define UNSIGNED(key) "bce-auth-v1/ak-" key "/2026-04-11T12:00:00Z/300/host/" ZEROS ZEROS ZEROS ZEROS
+#define ZEROS         "0000000000000000"
+
+static void a_signing_key_tells_its_holder_only_that_it_is_disabled_and_whose_it_is(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {UNSIGNED("off"), UNSIGNED("acme")};
+    fake *f = fake_new();
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const qd_http_pair headers[] = {{"Host", "h"}, {"Authorization", keys[i]}};
+        const qd_http_request r = {.method = "POST",
+                                   .path = "/v2/model",
+                                   .headers = headers,
+                                   .n_headers = 2,
+                                   .request_id = RIG_REQUEST_ID,
+                                   .now_ms = FAKE_NOW_MS};
+        qd_http_reply reply = {0};
+        qd_caller c = {0};
+        assert_false(qd_api_qianfan()->admit(&f->env, &r, &c, &reply));
+        assert_non_null(strstr(reply.body.data, "SignatureDoesNotMatch"));
+        assert_string_equal(c.tenant, "");
+        assert_string_equal(c.key_id, "");
+        qd_http_reply_done(&reply);
+    }
+    fake_free(f);
+}
+
 static void each_api_sees_the_jobs_that_it_made(void **state)
 {
     (void)state;
@@ -166,6 +194,7 @@ int main(void)
         cmocka_unit_test(an_absent_thing_and_anothers_are_answered_alike),
         cmocka_unit_test(a_reading_key_reads_and_does_not_write),
         cmocka_unit_test(no_endpoint_answers_without_a_key),
+        cmocka_unit_test(a_signing_key_tells_its_holder_only_that_it_is_disabled_and_whose_it_is),
         cmocka_unit_test(each_api_sees_the_jobs_that_it_made),
         cmocka_unit_test(events_and_uploads_are_let_in_by_their_keys),
     };
