@@ -21,7 +21,10 @@ void qd_joblog_begin(qd_joblog *l, size_t text_max)
 
 static void drop_first(qd_joblog *l, size_t n)
 {
-    for (size_t i = 0; i < n; i++) qd_msg_free(*slot(l, i));
+    for (size_t i = 0; i < n; i++) {
+        l->bytes -= strlen((*slot(l, i))->text);
+        qd_msg_free(*slot(l, i));
+    }
     l->first = (l->first + n) % QD_JOBLOG_WAITING_MAX;
     l->n -= n;
 }
@@ -68,11 +71,14 @@ static Quantd__LogLine *new_line(uint64_t time_ms, Quantd__LogLevel level, const
 static bool put_line(qd_joblog *l, Quantd__LogLine *line)
 {
     if (l->lines == NULL) l->lines = qd_calloc(QD_JOBLOG_WAITING_MAX, sizeof(*l->lines));
-    if (line == NULL || l->lines == NULL || l->n == QD_JOBLOG_WAITING_MAX) {
+    size_t bytes = line == NULL ? 0 : strlen(line->text);
+    if (line == NULL || l->lines == NULL || l->n == QD_JOBLOG_WAITING_MAX ||
+        l->bytes + bytes > QD_JOBLOG_WAITING_BYTES_MAX) {
         qd_msg_free(line);
         return false;
     }
     if (l->n == 0) l->oldest_ms = qd_mono_ms();
+    l->bytes += bytes;
     *slot(l, l->n++) = line;
     return true;
 }
@@ -82,7 +88,7 @@ static bool gap_is_told(qd_joblog *l, uint64_t time_ms)
 {
     char text[160];
     if (l->dropped == 0) return true;
-    if (l->n > QD_JOBLOG_WAITING_MAX / 2) return false;
+    if (l->n > QD_JOBLOG_WAITING_MAX / 2 || l->bytes > QD_JOBLOG_WAITING_BYTES_MAX / 2) return false;
     (void)snprintf(text, sizeof text,
                    "%" PRIu64 " log lines are missing here, the bus was away too long; " QD_LOG_FILE
                    " beside the report has them",

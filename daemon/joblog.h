@@ -11,12 +11,14 @@ enum {
     QD_JOBLOG_BATCH_BYTES = 60 << 10, /* of texts; with the rest of the message below 64 KiB */
     QD_JOBLOG_BATCH_LINES = 512,
     QD_JOBLOG_BATCH_MS = 50,
-    QD_JOBLOG_WAITING_MAX = 65536 /* lines */
+    QD_JOBLOG_WAITING_MAX = 65536, /* lines */
+    QD_JOBLOG_WAITING_BYTES_MAX = 16 << 20
 };
 
 typedef struct qd_joblog {
     Quantd__LogLine **lines;   /* a ring of QD_JOBLOG_WAITING_MAX, made when it is first needed */
     size_t first, n, in_batch; /* in_batch: lines of a batch whose fate is open; it is sent again as it was */
+    size_t bytes;              /* of the texts in it */
     uint64_t dropped, n_text;  /* dropped: left out of the stream and not yet told there */
     uint64_t oldest_ms;
     size_t text_max;
