@@ -44,3 +44,19 @@ bool qd_str_starts(const char *s, const char *prefix)
 {
     return strncmp(s, prefix, strlen(prefix)) == 0;
 }
+
+bool qd_path_below(const char *path, const char *roots)
+{
+    if (path[0] != '/') return false;
+    for (const char *p = path; (p = strstr(p, "/..")) != NULL; p += 3)
+        if (p[3] == '/' || p[3] == '\0') return false;
+    if (roots[0] == '\0') return true;
+    for (const char *r = roots; *r != '\0';) {
+        size_t n = strcspn(r, ":"), len = n;
+        while (len > 1 && r[len - 1] == '/') len--;
+        if (len == 1 && r[0] == '/') return true;
+        if (len > 0 && strncmp(path, r, len) == 0 && path[len] == '/' && path[len + 1] != '\0') return true;
+        r += n + (r[n] == ':');
+    }
+    return false;
+}

@@ -10,6 +10,8 @@ bool qd_name_is_plain(const char *name);
 char *qd_path_join(const char *dir, const char *name);
 /* Last component, without trailing slashes of path being counted ("a/b/" -> "b/"): pointer into path. */
 const char *qd_path_base(const char *path);
+/* True when path is absolute, without ".." and below one of the ':'-separated roots (empty: any). */
+bool qd_path_below(const char *path, const char *roots);
 bool qd_str_ends(const char *s, const char *suffix);
 bool qd_str_starts(const char *s, const char *prefix);
 

@@ -1,7 +1,5 @@
 #include "daemon/config.h"
 
-#include <string.h>
-
 #define AT(field) offsetof(qd_settings, field)
 #define MIN_MS    UINT64_C(60000)
 #define DAY_MS    UINT64_C(86400000)
@@ -74,19 +72,3 @@ static const qd_conf_key k_keys[] = {
 };
 
 const qd_conf_def qd_settings_def = {"quantd", k_keys, sizeof k_keys / sizeof k_keys[0], sizeof(qd_settings)};
-
-bool qd_path_below(const char *path, const char *roots)
-{
-    if (path[0] != '/') return false;
-    for (const char *p = path; (p = strstr(p, "/..")) != NULL; p += 3)
-        if (p[3] == '/' || p[3] == '\0') return false;
-    if (roots[0] == '\0') return true;
-    for (const char *r = roots; *r != '\0';) {
-        size_t n = strcspn(r, ":"), len = n;
-        while (len > 1 && r[len - 1] == '/') len--;
-        if (len == 1 && r[0] == '/') return true;
-        if (len > 0 && strncmp(path, r, len) == 0 && path[len] == '/' && path[len + 1] != '\0') return true;
-        r += n + (r[n] == ':');
-    }
-    return false;
-}

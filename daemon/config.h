@@ -18,7 +18,4 @@ typedef struct qd_settings {
 
 extern const qd_conf_def qd_settings_def;
 
-/* True when path is absolute, without ".." and below one of the ':'-separated roots (empty: any). */
-bool qd_path_below(const char *path, const char *roots);
-
 #endif

@@ -1,5 +1,6 @@
 /* start.c -- a job's child process: what it is told, and what the service does not let it do. */
 #include "base/mem.h"
+#include "base/path.h"
 #include "daemon/worker_inside.h"
 
 #include "gpu/comm.h"

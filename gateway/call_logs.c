@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/fault.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "gateway/backend_inside.h"
 #include "proto/logline.h"
 
@@ -93,11 +94,10 @@ static qd_code from_file(const qd_backend_bus *b, const qd_job_record *rec, qd_c
 {
     char path[PATH_BYTES], *chunk = NULL;
     qd_buf line = {0};
-    size_t root = strlen(b->cfg.output_root);
     ssize_t n = 0;
     qd_code rc = QD_OK;
     *ret_there = false;
-    if (strncmp(rec->spec->output_path, b->cfg.output_root, root) != 0 || rec->spec->output_path[root] != '/')
+    if (!qd_path_below(rec->spec->output_path, b->cfg.output_root))
         return QD_OK; /* a record that names another place is not ours to follow */
     (void)snprintf(path, sizeof path, "%.4000s/" QD_LOG_FILE, rec->spec->output_path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

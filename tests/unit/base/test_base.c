@@ -214,6 +214,23 @@ static void count_up(void *arg, unsigned worker)
     atomic_fetch_add((atomic_uint *)arg, 1);
 }
 
+static void a_path_is_below_a_root_by_its_parts(void **state)
+{
+    (void)state;
+    assert_true(qd_path_below("/a/b/c", "/a/b"));
+    assert_true(qd_path_below("/a/b/c", "/x:/a/b/"));
+    assert_true(qd_path_below("/a", "/"));
+    assert_true(qd_path_below("/a", ""));
+    assert_false(qd_path_below("/a/bc", "/a/b"));
+    assert_false(qd_path_below("/a/b", "/a/b"));
+    assert_false(qd_path_below("/a/b/", "/a/b"));
+    assert_false(qd_path_below("/a/b/../c", "/a/b"));
+    assert_false(qd_path_below("/a/b/..", "/a/b"));
+    assert_false(qd_path_below("a/b/c", "/a/b"));
+    assert_false(qd_path_below("/a/b/c", "/x::/y"));
+    assert_true(qd_path_below("/a/b/..c", "/a/b"));
+}
+
 static void a_wait_ends_at_its_time_by_the_monotonic_clock(void **state)
 {
     (void)state;
@@ -271,6 +288,7 @@ int main(void)
         cmocka_unit_test(a_replaced_file_is_whole_or_untouched),
         cmocka_unit_test(names_that_leave_the_directory_are_not_plain),
         cmocka_unit_test(hashes_survive_hex_and_streaming),
+        cmocka_unit_test(a_path_is_below_a_root_by_its_parts),
         cmocka_unit_test(a_wait_ends_at_its_time_by_the_monotonic_clock),
         cmocka_unit_test(a_pool_runs_its_function_once_a_thread),
         cmocka_unit_test(every_dtype_is_found_under_its_own_name),
