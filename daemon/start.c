@@ -22,7 +22,7 @@ static qd_code check_paths(const qd_worker *w, const qd_job_spec *spec, qd_err *
 }
 
 /* A job names its calibration data by the ids of uploaded files, or by absolute paths. */
-static qd_code add_calibration(const qd_worker *w, const char *file, qd_child_start *s, qd_err *err)
+static qd_code add_calibration(const qd_worker *w, const char *tenant, const char *file, qd_child_start *s, qd_err *err)
 {
     char key[QD_SUBJECT_BYTES];
     qd_bus_msg m = {0};
@@ -32,9 +32,10 @@ static qd_code add_calibration(const qd_worker *w, const char *file, qd_child_st
     if (file[0] != '/') {
         QD_TRY(qd_key(QD_KEY_FILE, file, key, err));
         rc = qd_bus_kv_get(w->bus, QD_BUCKET_ACCESS, key, &m, err);
-        if (rc == QD_E_NOT_FOUND) rc = qd_fail(err, QD_E_INPUT, "calibration file %.100s: there is no such file", file);
+        if (rc == QD_OK) QD_TRY(qd_file_meta_decode(m.data, m.bytes, &meta, err));
+        if (rc == QD_E_NOT_FOUND || (rc == QD_OK && strcmp(meta->tenant, tenant) != 0)) /* another's is none */
+            rc = qd_fail(err, QD_E_INPUT, "calibration file %.100s: there is no such file", file);
         if (rc != QD_OK) goto out;
-        QD_TRY(qd_file_meta_decode(m.data, m.bytes, &meta, err));
         path = meta->path;
     } else if (!qd_path_below(path, w->settings->source_roots)) {
         rc = qd_fail(err, QD_E_INPUT, "calibration file %.200s: this service reads below %.200s only", path,
@@ -77,7 +78,7 @@ qd_code qd_run_spawn(qd_worker *w, const qd_job_record *rec, qd_child_gang *gang
     QD_TRY(qd_text_set(&s->device, w->device, err));
     QD_TRY(qd_text_set(&s->template_dirs, w->templates, err));
     for (size_t i = 0; i < rec->spec->n_calibration_files; i++)
-        QD_TRY(add_calibration(w, rec->spec->calibration_files[i], s, err));
+        QD_TRY(add_calibration(w, rec->spec->tenant, rec->spec->calibration_files[i], s, err));
     QD_TRY(set_cpus(w, s, err));
     s->epoch = rec->epoch;
     s->threads = (uint32_t)w->settings->threads;

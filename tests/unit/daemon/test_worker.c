@@ -109,7 +109,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static void submit(world *w, const char *out, const char *tmpl)
+static void submit_with(world *w, const char *out, const char *tmpl, const char *calibration)
 {
     qd_err err = {0};
     qd_job_spec *s = qd_job_spec_new();
@@ -127,9 +127,16 @@ static void submit(world *w, const char *out, const char *tmpl)
                  {&s->lane->numerics_id, "any"}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         assert_int_equal(qd_text_set(texts[i].field, texts[i].value, &err), QD_OK);
+    if (calibration != NULL)
+        assert_int_equal(qd_text_add(&s->calibration_files, &s->n_calibration_files, calibration, &err), QD_OK);
     qd_code rc = qd_jobs_create(w->jobs, ID, s, false, NULL, &err);
     if (rc != QD_OK) fail_msg("%s", err.msg);
     qd_msg_free(s);
+}
+
+static void submit(world *w, const char *out, const char *tmpl)
+{
+    submit_with(w, out, tmpl, NULL);
 }
 
 static qd_job_record *record(world *w)
@@ -320,6 +327,33 @@ static void a_template_nobody_has_is_the_jobs_fault_in_words(void **state)
     qd_msg_free(rec);
 }
 
+static void put_file(world *w, const char *id, const char *tenant)
+{
+    char key[QD_SUBJECT_BYTES];
+    qd_buf b = {0};
+    qd_file_meta *m = qd_file_meta_new();
+    assert_int_equal(qd_text_set(&m->id, id, NULL), QD_OK);
+    assert_int_equal(qd_text_set(&m->tenant, tenant, NULL), QD_OK);
+    assert_int_equal(qd_text_set(&m->path, "/nowhere/secret.txt", NULL), QD_OK);
+    assert_int_equal(qd_file_meta_encode(m, &b, NULL), QD_OK);
+    assert_int_equal(qd_key(QD_KEY_FILE, id, key, NULL), QD_OK);
+    assert_int_equal(qd_bus_kv_put(w->ours, QD_BUCKET_ACCESS, key, b.data, b.len, QD_REV_ANY, NULL, NULL), QD_OK);
+    qd_buf_done(&b);
+    qd_msg_free(m);
+}
+
+static void calibration_data_of_another_tenant_is_none(void **state)
+{
+    world *w = *state;
+    put_file(w, "file-1", "other");
+    submit_with(w, w->out, "nvfp4-w4a16", "file-1");
+    run_until(w, QD_JOB_FAILED);
+    qd_job_record *rec = record(w);
+    assert_string_equal(rec->error->code, "bad_input");
+    assert_non_null(strstr(rec->error->message, "there is no such file"));
+    qd_msg_free(rec);
+}
+
 static void an_output_outside_the_roots_never_starts_a_child(void **state)
 {
     world *w = *state;
@@ -489,6 +523,7 @@ int main(int argc, char **argv)
         TEST(a_cancel_stops_the_child_and_leaves_nothing),
         TEST(a_drain_hands_the_job_back_and_the_next_worker_ends_it),
         TEST(a_template_nobody_has_is_the_jobs_fault_in_words),
+        TEST(calibration_data_of_another_tenant_is_none),
         TEST(an_output_outside_the_roots_never_starts_a_child),
         TEST(the_job_goes_on_while_the_bus_is_away_and_waits_before_its_end),
         TEST(staging_that_another_took_is_seen_without_the_bus),
