@@ -61,6 +61,7 @@ static qd_code open_parts(qd_backend_bus *b, qd_err *err)
                             .queued_max = c->queued_max,
                             .recorded_max = c->recorded_max,
                             .requests_per_minute = c->requests_per_minute,
+                            .files_max = c->files_max,
                             .storage_bytes_max = c->storage_bytes_max};
     (void)snprintf(roots, sizeof roots, "%.4095s:%.4095s", c->models_root, c->output_root);
     b->keys = qd_keys_new(&b->limits, seal);

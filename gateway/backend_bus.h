@@ -25,6 +25,7 @@ typedef struct qd_backend_config {
     /* Of a tenant whose own limits say 0. */
     uint32_t running_max, queued_max, recorded_max, requests_per_minute;
     uint64_t storage_bytes_max;
+    uint32_t files_max; /* of a tenant */
     qd_glog *log;
 } qd_backend_config;
 

@@ -87,6 +87,8 @@ static const qd_conf_key k_keys[] = {
      "Requests of one user a minute at this gateway; 0: no limit."},
     {"storage", QD_CONF_BYTES, AT(storage_bytes), "100GiB", 0, 0, NULL, false,
      "Most bytes of one user's uploaded files; 0: no limit."},
+    {"files_max", QD_CONF_COUNT, AT(files_max), "10000", 0, 10000000, NULL, false,
+     "Most uploaded files of one user; 0: no limit."},
     {"access_log", QD_CONF_BOOL, AT(access_log), "true", 0, 0, NULL, false,
      "A line a request: method, path without query, status, time, address, user and id of the key."},
     {"log_level", QD_CONF_CHOICE, AT(log_level), "info", 0, 0, "error|warn|info|debug", true,
@@ -140,6 +142,7 @@ qd_backend_config qd_gateway_backend(const qd_gateway_settings *s, const char *s
                                .recorded_max = (uint32_t)s->recorded_max,
                                .requests_per_minute = (uint32_t)s->requests_per_minute,
                                .storage_bytes_max = s->storage_bytes,
+                               .files_max = (uint32_t)s->files_max,
                                .log = log};
 }
 

@@ -16,7 +16,7 @@ typedef struct qd_gateway_settings {
     uint64_t connections_max, connections_per_address, live_clients_max, live_jobs_max, live_bytes;
     uint64_t header_bytes, body_bytes, file_bytes, upload_files_max, calibration_files_max, disk_free_bytes;
     uint64_t header_ms, body_ms, reply_ms, stop_ms;
-    uint64_t running_max, queued_max, recorded_max, requests_per_minute, storage_bytes;
+    uint64_t running_max, queued_max, recorded_max, requests_per_minute, storage_bytes, files_max;
     bool access_log;
     uint64_t log_level, log_lines_per_s;
 } qd_gateway_settings;

@@ -75,7 +75,7 @@ void qd_upload_drop(qd_upload *u)
     if (u->fd >= 0) (void)close(u->fd);
     if (!u->renamed && u->part[0] != '\0') (void)unlink(u->part);
     EVP_MD_CTX_free(u->md5);
-    if (u->reserved != 0) (void)!qd_keys_reserve(u->b->keys, u->tenant, -(int64_t)u->reserved, NULL);
+    if (u->reserved != 0) qd_keys_release(u->b->keys, u->tenant, 1, u->reserved);
     qd_free(u);
 }
 
@@ -97,7 +97,7 @@ qd_code qd_upload_begin(qd_backend_bus *b, const qd_caller *c, const char *name,
     (void)snprintf(u->dir, sizeof u->dir, "%.3800s/%s", b->cfg.files_root, u->tenant);
     (void)snprintf(u->path, sizeof u->path, "%.3900s/%s%s", u->dir, u->id, end);
     QD_TRY(check_disk(b, 0, err));
-    QD_TRY(qd_keys_reserve(b->keys, u->tenant, 1, err)); /* nothing left: say so before the data comes */
+    QD_TRY(qd_keys_reserve(b->keys, u->tenant, 1, 1, err)); /* nothing left: say so before the data comes */
     u->reserved = 1;
     if (mkdir(u->dir, 0750) != 0 && errno != EEXIST) {
         rc = qd_fail_errno(err, QD_E_IO, errno, "%s", u->dir);
@@ -131,9 +131,9 @@ qd_code qd_upload_write(qd_upload *u, const void *data, size_t n, qd_err *err)
     while (u->reserved < u->bytes + n) { /* in steps; what is left of a tenant's room may be less than one */
         uint64_t need = u->bytes + n - u->reserved, more = qd_max_u64(need, RESERVE_BYTES);
         rc = check_disk(u->b, need, err);
-        if (rc == QD_OK && qd_keys_reserve(u->b->keys, u->tenant, (int64_t)more, NULL) != QD_OK) {
+        if (rc == QD_OK && qd_keys_reserve(u->b->keys, u->tenant, 0, more, NULL) != QD_OK) {
             more = need;
-            rc = qd_keys_reserve(u->b->keys, u->tenant, (int64_t)need, err);
+            rc = qd_keys_reserve(u->b->keys, u->tenant, 0, need, err);
         }
         if (rc != QD_OK) return rc;
         u->reserved += more;

@@ -33,6 +33,7 @@ static void set(qd_keys *k, qd_item *it, void *msg)
         const qd_file_meta *f = it->msg;
         qd_account *a = qd_keys_account(k, f->tenant);
         if (a != NULL) a->stored_bytes -= qd_min_u64(a->stored_bytes, f->size_bytes);
+        if (a != NULL) a->stored_files -= qd_min_u64(a->stored_files, 1);
     }
     qd_msg_free(it->msg);
     it->msg = msg;
@@ -40,6 +41,7 @@ static void set(qd_keys *k, qd_item *it, void *msg)
         const qd_file_meta *f = it->msg;
         qd_account *a = qd_keys_account(k, f->tenant);
         if (a != NULL && !qd_add_u64(a->stored_bytes, f->size_bytes, &a->stored_bytes)) a->stored_bytes = UINT64_MAX;
+        if (a != NULL) a->stored_files++;
     }
 }
 

@@ -13,7 +13,7 @@ typedef struct qd_keys qd_keys;
 
 /* A tenant's limits, defaults filled in; 0: none. */
 typedef struct qd_limits {
-    uint32_t running_max, queued_max, recorded_max, requests_per_minute, priority_best;
+    uint32_t running_max, queued_max, recorded_max, requests_per_minute, priority_best, files_max;
     uint64_t storage_bytes_max;
 } qd_limits;
 
@@ -43,7 +43,8 @@ QD_MUST_CHECK qd_code qd_keys_files(qd_keys *k, const char *tenant, uint64_t ski
 bool qd_keys_has_file(qd_keys *k, const char *id);
 bool qd_keys_is_synced(qd_keys *k);
 
-/* Bytes that are being uploaded: n more (or, negative, fewer) of a tenant's storage. QD_E_FULL: they do not fit. */
-QD_MUST_CHECK qd_code qd_keys_reserve(qd_keys *k, const char *tenant, int64_t n, qd_err *err);
+/* What is being uploaded: n_files and n bytes more of a tenant's storage. QD_E_FULL: they do not fit. */
+QD_MUST_CHECK qd_code qd_keys_reserve(qd_keys *k, const char *tenant, uint64_t n_files, uint64_t n, qd_err *err);
+void qd_keys_release(qd_keys *k, const char *tenant, uint64_t n_files, uint64_t n); /* is not any more */
 
 #endif

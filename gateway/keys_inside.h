@@ -11,7 +11,7 @@
 /* What a tenant uses. */
 typedef struct qd_account {
     char id[QD_ID_BYTES];
-    uint64_t stored_bytes, uploading_bytes;
+    uint64_t stored_bytes, uploading_bytes, stored_files, uploading_files;
     uint64_t tokens_milli, refilled_ms; /* requests it may make, in thousandths */
     bool limited;                       /* tokens are counted */
 } qd_account;

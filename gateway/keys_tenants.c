@@ -76,26 +76,37 @@ qd_code qd_keys_admit(qd_keys *k, const char *tenant, uint64_t mono_ms, uint64_t
     return rc;
 }
 
-qd_code qd_keys_reserve(qd_keys *k, const char *tenant, int64_t n, qd_err *err)
+qd_code qd_keys_reserve(qd_keys *k, const char *tenant, uint64_t n_files, uint64_t n, qd_err *err)
 {
     qd_limits l;
     qd_code rc = QD_OK;
+    uint64_t bytes = 0;
     (void)pthread_mutex_lock(&k->lock);
     limits_of(k, tenant, &l);
     qd_account *a = qd_keys_account(k, tenant);
     if (a == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for tenant %.64s", tenant);
-    } else if (n < 0) {
-        a->uploading_bytes -= qd_min_u64(a->uploading_bytes, (uint64_t)-n);
+    } else if (l.files_max != 0 && n_files != 0 && a->stored_files + a->uploading_files + n_files > l.files_max) {
+        rc = qd_fail(err, QD_E_FULL, "tenant %.64s: more than %u files", tenant, l.files_max);
+    } else if (!qd_add_u64(a->stored_bytes, a->uploading_bytes, &bytes) || !qd_add_u64(bytes, n, &bytes) ||
+               (l.storage_bytes_max != 0 && bytes > l.storage_bytes_max)) {
+        rc = qd_fail(err, QD_E_FULL, "tenant %.64s: its files would be more than %llu bytes", tenant,
+                     (unsigned long long)l.storage_bytes_max);
     } else {
-        uint64_t used = 0;
-        bool fits = qd_add_u64(a->stored_bytes, a->uploading_bytes, &used) && qd_add_u64(used, (uint64_t)n, &used);
-        if (!fits || (l.storage_bytes_max != 0 && used > l.storage_bytes_max))
-            rc = qd_fail(err, QD_E_FULL, "tenant %.64s: its files would be more than %llu bytes", tenant,
-                         (unsigned long long)l.storage_bytes_max);
-        else
-            a->uploading_bytes += (uint64_t)n;
+        a->uploading_files += n_files;
+        a->uploading_bytes += n;
     }
     (void)pthread_mutex_unlock(&k->lock);
     return rc;
+}
+
+void qd_keys_release(qd_keys *k, const char *tenant, uint64_t n_files, uint64_t n)
+{
+    (void)pthread_mutex_lock(&k->lock);
+    qd_account *a = qd_keys_account(k, tenant);
+    if (a != NULL) {
+        a->uploading_files -= qd_min_u64(a->uploading_files, n_files);
+        a->uploading_bytes -= qd_min_u64(a->uploading_bytes, n);
+    }
+    (void)pthread_mutex_unlock(&k->lock);
 }

@@ -119,6 +119,33 @@ static void what_is_too_much_is_refused_and_leaves_nothing(void **state)
     rig_free(r);
 }
 
+static void files_are_counted_whatever_their_size(void **state)
+{
+    (void)state;
+    rig *r = rig_new(0);
+    qd_file_meta *m = NULL;
+    r->cfg.files_max = 2;
+    rig_start(r, 0);
+    const qd_backend_ops *ops = r->gate[0]->ops;
+    const qd_caller c = rig_caller("acme");
+    const qd_ask ask = {.caller = &c};
+    qd_upload *first = NULL, *second = NULL;
+    assert_int_equal(upload(r, "acme", "a", "", &m), QD_OK);
+    assert_int_equal(ops->upload_begin(r->gate[0]->ctx, &c, "b", &first, NULL), QD_OK);
+    assert_int_equal(ops->upload_begin(r->gate[0]->ctx, &c, "c", &second, NULL), QD_E_FULL); /* those under way too */
+    assert_int_equal(upload(r, "zeta", "a", "", NULL), QD_OK);
+    ops->upload_drop(r->gate[0]->ctx, first);
+    assert_int_equal(upload(r, "acme", "b", "", NULL), QD_OK);
+    assert_int_equal(upload(r, "acme", "c", "", NULL), QD_E_FULL);
+    rig_stop(r, 0);
+    rig_start(r, 0);
+    assert_int_equal(upload(r, "acme", "c", "", NULL), QD_E_FULL);
+    assert_int_equal(r->gate[0]->ops->file_delete(r->gate[0]->ctx, &ask, m->id, NULL), QD_OK);
+    assert_int_equal(upload(r, "acme", "c", "", NULL), QD_OK);
+    qd_msg_free(m);
+    rig_free(r);
+}
+
 static void a_full_disk_is_full_and_leaves_nothing(void **state)
 {
     (void)state;
@@ -315,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_is_stored_found_listed_and_deleted),
         cmocka_unit_test(what_is_too_much_is_refused_and_leaves_nothing),
+        cmocka_unit_test(files_are_counted_whatever_their_size),
         cmocka_unit_test(a_full_disk_is_full_and_leaves_nothing),
         cmocka_unit_test(what_uploads_leave_behind_is_swept_in_time),
         cmocka_unit_test(a_record_in_doubt_is_away_and_keeps_the_file),
