@@ -1,5 +1,6 @@
 #include "access/apikey.h"
 
+#include "base/hex.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -36,7 +37,7 @@ qd_code qd_sha256_hex(const void *data, size_t n, char ret[QD_SHA256_HEX_BYTES],
     unsigned got = 0;
     if (EVP_Digest(data, n, digest, &got, EVP_sha256(), NULL) != 1 || got != sizeof digest)
         return qd_fail(err, QD_E_INTERNAL, "no SHA-256");
-    for (size_t i = 0; i < sizeof digest; i++) (void)snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+    qd_hex(digest, sizeof digest, ret);
     return QD_OK;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/conf.h"
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/mem.h"
 
 #include <openssl/crypto.h>
@@ -15,13 +16,6 @@ enum {
     FILE_BYTES_MAX = 4096
 };
 
-static int nibble(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 qd_code qd_seal_load(const char *path, qd_seal *ret, qd_err *err)
 {
     char *text = NULL;
@@ -33,7 +27,7 @@ qd_code qd_seal_load(const char *path, qd_seal *ret, qd_err *err)
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' ')) n--;
     ok = n == 2 * (size_t)QD_SEAL_KEY_BYTES;
     for (size_t i = 0; ok && i < QD_SEAL_KEY_BYTES; i++) {
-        int hi = nibble(text[2 * i]), lo = nibble(text[2 * i + 1]);
+        int hi = qd_hex_digit(text[2 * i]), lo = qd_hex_digit(text[2 * i + 1]);
         ok = hi >= 0 && lo >= 0;
         ret->key[i] = (uint8_t)((unsigned)hi << 4 | (unsigned)lo);
     }

@@ -1,12 +1,12 @@
 #include "gateway/bce_sign.h"
 
+#include "base/hex.h"
 #include "base/mem.h"
 #include "gateway/times.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -217,7 +217,7 @@ static qd_code hmac_hex(const void *key, size_t key_bytes, const void *data, siz
     unsigned sum_bytes = 0;
     if (HMAC(EVP_sha256(), key, (int)key_bytes, data, n, sum, &sum_bytes) == NULL || sum_bytes != 32)
         return qd_fail(err, QD_E_INTERNAL, "HMAC-SHA256 failed");
-    for (unsigned i = 0; i < 32; i++) (void)snprintf(ret + 2 * i, 3, "%02x", sum[i]);
+    qd_hex(sum, 32, ret);
     OPENSSL_cleanse(sum, sizeof sum);
     return QD_OK;
 }

@@ -1,6 +1,7 @@
 /* call_create.c -- a job is made, once: key, id, name, record. */
 #include "access/apikey.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "gateway/backend_inside.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ static qd_code make_nonce(const qd_idem *idem, char ret[NONCE_BYTES], qd_err *er
     }
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return qd_fail_errno(err, QD_E_INTERNAL, errno, "no random bytes");
-    for (size_t i = 0; i < sizeof bytes; i++) (void)snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+    qd_hex(bytes, sizeof bytes, ret);
     return QD_OK;
 }
 

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "gateway/backend_inside.h"
@@ -65,7 +66,7 @@ static qd_code make_id(char ret[QD_ID_BYTES], qd_err *err)
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return qd_fail_errno(err, QD_E_INTERNAL, errno, "no random bytes");
     int at = snprintf(ret, QD_ID_BYTES, "file-");
-    for (size_t i = 0; i < sizeof bytes; i++) at += snprintf(ret + at, 3, "%02x", bytes[i]);
+    qd_hex(bytes, sizeof bytes, ret + at);
     return QD_OK;
 }
 
@@ -180,7 +181,7 @@ static qd_code describe(qd_upload *u, const char *purpose, const char *descripti
         rc = qd_fail(err, QD_E_INTERNAL, "no MD5");
         goto out;
     }
-    for (size_t i = 0; i < sizeof digest; i++) (void)snprintf(md5 + 2 * i, 3, "%02x", digest[i]);
+    qd_hex(digest, sizeof digest, md5);
     const struct {
         char **field;
         const char *value;

@@ -1,5 +1,7 @@
 #include "gateway/http.h"
 
+#include "base/hex.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -18,21 +20,13 @@ const char *qd_http_query(const qd_http_request *r, const char *name)
     return NULL;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 bool qd_http_decode(const char *s, size_t n, char *ret)
 {
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
         char c = s[i];
         if (c == '%') {
-            int hi = n - i > 2 ? hex_digit(s[i + 1]) : -1, lo = hi < 0 ? -1 : hex_digit(s[i + 2]);
+            int hi = n - i > 2 ? qd_hex_digit(s[i + 1]) : -1, lo = hi < 0 ? -1 : qd_hex_digit(s[i + 2]);
             if (lo < 0) return false;
             c = (char)(hi * 16 + lo);
             i += 2;

@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/path.h"
@@ -231,6 +232,22 @@ static void a_path_is_below_a_root_by_its_parts(void **state)
     assert_true(qd_path_below("/a/b/..c", "/a/b"));
 }
 
+static void bytes_are_two_digits_each(void **state)
+{
+    (void)state;
+    char text[9];
+    qd_hex("\x00\x7f\x80\xff", 4, text);
+    assert_string_equal(text, "007f80ff");
+    qd_hex("", 0, text);
+    assert_string_equal(text, "");
+    int n = 0;
+    for (int c = 0; c < 256; c++) n += qd_hex_digit((char)c) >= 0;
+    assert_int_equal(n, 22);
+    assert_int_equal(qd_hex_digit('9'), 9);
+    assert_int_equal(qd_hex_digit('a'), 10);
+    assert_int_equal(qd_hex_digit('F'), 15);
+}
+
 static void a_wait_ends_at_its_time_by_the_monotonic_clock(void **state)
 {
     (void)state;
@@ -289,6 +306,7 @@ int main(void)
         cmocka_unit_test(names_that_leave_the_directory_are_not_plain),
         cmocka_unit_test(hashes_survive_hex_and_streaming),
         cmocka_unit_test(a_path_is_below_a_root_by_its_parts),
+        cmocka_unit_test(bytes_are_two_digits_each),
         cmocka_unit_test(a_wait_ends_at_its_time_by_the_monotonic_clock),
         cmocka_unit_test(a_pool_runs_its_function_once_a_thread),
         cmocka_unit_test(every_dtype_is_found_under_its_own_name),
