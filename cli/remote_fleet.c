@@ -70,10 +70,10 @@ static qd_code show_worker(void *ctx, const qd_worker_heartbeat *hb, uint64_t ag
     if (f->a.json) {
         qd_buf_printf(&f->out,
                       "{\"event\":\"worker\",\"id\":\"%s\",\"state\":\"%s\",\"device\":\"%s\",\"numerics_id\":\"%s\","
-                      "\"pid\":%" PRIu64 ",\"age_ms\":%" PRIu64 ",\"jobs_done\":%" PRIu64 ",\"jobs_failed\":%" PRIu64
-                      ",\"node_failures\":%u,\"host\":",
-                      hb->id, state, hb->device_class, hb->numerics_id, (uint64_t)hb->pid, age_ms,
-                      (uint64_t)hb->jobs_done, (uint64_t)hb->jobs_failed, (unsigned)hb->node_failures);
+                      "\"collective\":\"%s\",\"pid\":%" PRIu64 ",\"age_ms\":%" PRIu64 ",\"jobs_done\":%" PRIu64
+                      ",\"jobs_failed\":%" PRIu64 ",\"node_failures\":%u,\"host\":",
+                      hb->id, state, hb->device_class, hb->numerics_id, hb->collective_version, (uint64_t)hb->pid,
+                      age_ms, (uint64_t)hb->jobs_done, (uint64_t)hb->jobs_failed, (unsigned)hb->node_failures);
         qd_buf_json_str(&f->out, hb->host);
         qd_buf_str(&f->out, ",\"topology\":[");
         for (size_t i = 0; i < hb->n_topology; i++) {

@@ -7,7 +7,8 @@
 
 /* Rank 0 makes the invite and sends it to its supervisor; returns when all ranks have met. start NULL: one rank,
  * ret->comm stays NULL. cancel and link outlive *ret (zeroed before; qd_child_gang_close() after, also on failure).
- * Ranks of processors meet in shared memory, so on one host. Errors: those of gpu/comm.h, QD_E_UNSUPPORTED. */
+ * gpu/comm_of.h says how ranks of the device meet. Errors: those of gpu/comm.h; QD_E_DEVICE also for a library that is
+ * not there. */
 QD_MUST_CHECK qd_code qd_child_gang_open(const Quantd__ChildGang *start, const char *device, qd_child_link *link,
                                          qd_cancel *cancel, qd_gang *ret, qd_err *err);
 void qd_child_gang_close(qd_gang *g);

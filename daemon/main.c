@@ -10,7 +10,6 @@
 #include "daemon/probe.h"
 #include "daemon/service.h"
 #include "daemon/topology.h"
-#include "engine/numerics.h"
 #include "proto/subject.h"
 
 #include <ctype.h>
@@ -73,7 +72,8 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
 {
     const char *instance = o->own_value != NULL ? o->own_value : "cpu";
     const char *device = s->device[0] != '\0' ? s->device : instance;
-    char id[QD_ID_BYTES], numerics[QD_NUMERICS_ID_BYTES];
+    char id[QD_ID_BYTES];
+    qd_probe probe;
     qd_service service = {.settings = s, .log = log, .arena = arena, .options = o};
     qd_bus_nats_config bus;
     char *templates = NULL;
@@ -86,7 +86,8 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
     qd_id_of_host(instance, id);
     if (s->worker[0] != '\0') (void)snprintf(id, sizeof id, "%s", s->worker);
     qd_log_field(log, "worker", id);
-    QD_TRY(qd_probe_numerics(NULL, device, numerics, err));
+    QD_TRY(qd_probe_device(NULL, device, &probe, err));
+    if (probe.collective[0] == '\0') qd_log_say(log, QD_LOG_WARN, "takes no part in gangs: %s", probe.alone);
     (void)setenv("TZ", s->api_time_zone, 1);
     tzset();
     templates = qd_template_dirs(or_null(s->templates));
@@ -104,7 +105,9 @@ static qd_code serve(const qd_options *o, qd_settings *s, qd_arena *arena, qd_lo
                                .id = id,
                                .device = device,
                                .device_class = qd_probe_is_gpu(device) ? "cuda" : "cpu",
-                               .numerics_id = numerics,
+                               .numerics_id = probe.numerics_id,
+                               .collective = probe.collective,
+                               .one_host = probe.one_host,
                                .templates = templates,
                                .gpu = gpu};
     QD_TRY(qd_worker_open(&wo, &service.worker, err));

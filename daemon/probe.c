@@ -1,6 +1,7 @@
 #include "daemon/probe.h"
 
 #include "base/clock.h"
+#include "gpu/comm_of.h"
 #include "gpu/device.h"
 
 #include <ctype.h>
@@ -17,7 +18,7 @@
 
 enum {
     WAIT_MS = 45000, /* a driver that begins may take long; the service's TimeoutStartSec is 60 s */
-    TEXT_BYTES = 1024
+    TEXT_BYTES = 2048
 };
 
 bool qd_probe_is_gpu(const char *name)
@@ -32,15 +33,21 @@ bool qd_probe_is_device(const char *name)
     return strcmp(name, "cpu") == 0 || qd_probe_is_gpu(name);
 }
 
-/* "0 ID", or the number of an error and its sentence: numbers are those of base/err.h in both processes. */
+/* The number of an error and its sentence, or "0 ID" and a line for gangs: "0 VERSION", or an error. Numbers are those
+ * of base/err.h in both processes. */
 int qd_probe_main(const char *device)
 {
     const qd_ops *ops = NULL;
     qd_err err = {0};
+    qd_comm_of of;
     char id[QD_NUMERICS_ID_BYTES];
     qd_code rc = qd_ops_open(device, &ops, &err);
     if (rc == QD_OK) qd_numerics_id(ops, id);
     (void)printf("%d %s\n", (int)rc, rc == QD_OK ? id : err.msg);
+    if (rc == QD_OK) {
+        rc = qd_comm_find(device, &of, &err);
+        (void)printf("%d %s\n", (int)rc, rc == QD_OK ? of.version : err.msg);
+    }
     qd_ops_close(ops);
     return fflush(stdout) != 0;
 }
@@ -81,29 +88,45 @@ static bool read_all(int fd, char *text, size_t bytes)
     return true;
 }
 
-static qd_code result(const char *device, bool in_time, int status, char *text, char ret[QD_NUMERICS_ID_BYTES],
-                      qd_err *err)
+/* Takes a line "NUMBER WORDS" off *text; false: there is none. */
+static bool take_line(char **text, long *ret_code, char **ret_words)
 {
-    char *end = NULL;
+    char *line = strsep(text, "\n");
+    if (line == NULL) return false;
+    *ret_code = strtol(line, ret_words, 10);
+    if (*ret_words == line || **ret_words != ' ' || *ret_code < 0) return false;
+    ++*ret_words;
+    return true;
+}
+
+static qd_code result(const char *device, bool in_time, int status, char *text, qd_probe *ret, qd_err *err)
+{
+    char *words = NULL;
+    long code = 0;
     if (!in_time) return qd_fail(err, QD_E_DEVICE, "%s: did not answer within %d s", device, WAIT_MS / 1000);
-    text[strcspn(text, "\n")] = '\0';
-    const long code = strtol(text, &end, 10);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || end == text || *end != ' ' || code < 0)
+    const bool ended = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!ended || !take_line(&text, &code, &words))
         return qd_fail(err, QD_E_DEVICE, "%s: the process that asked it ended with status %#x", device, status);
-    if (code != QD_OK) return qd_fail(err, (qd_code)code, "%s", end + 1);
-    (void)snprintf(ret, QD_NUMERICS_ID_BYTES, "%s", end + 1);
+    if (code != QD_OK) return qd_fail(err, (qd_code)code, "%s", words);
+    (void)snprintf(ret->numerics_id, sizeof ret->numerics_id, "%s", words);
+    if (!take_line(&text, &code, &words))
+        return qd_fail(err, QD_E_DEVICE, "%s: the process that asked it said nothing of gangs", device);
+    (void)snprintf(ret->collective, sizeof ret->collective, "%s", code == QD_OK ? words : "");
+    (void)snprintf(ret->alone, sizeof ret->alone, "%s", code == QD_OK ? "" : words);
     return QD_OK;
 }
 
-qd_code qd_probe_numerics(const char *program, const char *device, char ret[QD_NUMERICS_ID_BYTES], qd_err *err)
+qd_code qd_probe_device(const char *program, const char *device, qd_probe *ret, qd_err *err)
 {
     char text[TEXT_BYTES] = "";
     int fds[2] = {-1, -1}, status = 0;
     pid_t pid = 0;
+    *ret = (qd_probe){.collective = "shm", .one_host = true};
     if (!qd_probe_is_gpu(device)) {
-        qd_numerics_id(NULL, ret);
+        qd_numerics_id(NULL, ret->numerics_id);
         return QD_OK;
     }
+    ret->one_host = false;
     if (pipe2(fds, O_CLOEXEC) != 0) return qd_fail_errno(err, QD_E_IO, errno, "pipe");
     const int e = spawn(program != NULL ? program : "/proc/self/exe", device, fds[1], &pid);
     (void)close(fds[1]);

@@ -53,6 +53,7 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
     (void)snprintf(w->device, sizeof w->device, "%s", o->device);
     (void)snprintf(w->device_class, sizeof w->device_class, "%s", o->device_class);
     (void)snprintf(w->numerics_id, sizeof w->numerics_id, "%s", o->numerics_id);
+    (void)snprintf(w->collective, sizeof w->collective, "%s", o->collective);
     w->templates = qd_strdup(o->templates);
     w->program = o->program == NULL ? NULL : qd_strdup(o->program);
     w->sys = qd_strdup(o->sys != NULL ? o->sys : "/sys");
@@ -70,8 +71,8 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
                              .numerics_id = w->numerics_id,
                              .device_class = w->device_class,
                              .host = w->host,
-                             .collective = "shm",
-                             .one_host = true,
+                             .collective = w->collective,
+                             .one_host = o->one_host,
                              .window_ms = qd_min_u64(WINDOW_MS, s->lease_ms / 10)};
     w->disk.roots = s->output_roots;
     w->disk_ops = qd_disk_ops(&w->disk);
@@ -85,7 +86,7 @@ qd_code qd_worker_open(const qd_worker_opts *o, qd_worker **ret, qd_err *err)
                              .retention_ms = s->retention_ms,
                              .node_retry_ms = s->node_retry_ms,
                              .step_ms = LANE_WAIT_MS,
-                             .gang = &w->self};
+                             .gang = w->collective[0] != '\0' ? &w->self : NULL};
     QD_TRY(qd_jobs_open(o->bus, &jo, &w->jobs, err));
     *ret = w;
     w = NULL;

@@ -21,9 +21,11 @@ typedef struct qd_worker_opts {
     const qd_settings *settings; /* may change between steps (reload) */
     qd_log *log;
     const char *id, *device, *device_class, *numerics_id, *templates; /* copied */
-    const char *program;                                              /* of the child; NULL: this one */
-    const char *sys;                                                  /* copied; NULL: "/sys" */
-    qd_gpu_watch *gpu; /* of the device; must outlive the worker. NULL: none to watch */
+    const char *collective; /* qd_gang_self.collective, copied; empty: no part in gangs */
+    bool one_host;          /* qd_gang_self.one_host */
+    const char *program;    /* of the child; NULL: this one */
+    const char *sys;        /* copied; NULL: "/sys" */
+    qd_gpu_watch *gpu;      /* of the device; must outlive the worker. NULL: none to watch */
 } qd_worker_opts;
 
 /* bus, settings and log must outlive it. */

@@ -64,6 +64,7 @@ struct qd_worker {
     const qd_settings *settings;
     qd_log *log;
     char id[QD_ID_BYTES], device[QD_ID_BYTES], device_class[QD_ID_BYTES], numerics_id[QD_ID_BYTES];
+    char collective[QD_ID_BYTES];
     char *templates, *program, *sys;
     char pci[32];   /* of its GPU, as far as it is known */
     cpu_set_t cpus; /* that this service may use */

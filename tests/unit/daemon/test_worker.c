@@ -51,6 +51,8 @@ static void open_worker(world *w, const char *id)
 {
     qd_err err = {0};
     const qd_worker_opts o = {.bus = w->bus,
+                              .collective = "shm",
+                              .one_host = true,
                               .settings = &w->settings,
                               .log = &w->log,
                               .id = id,
