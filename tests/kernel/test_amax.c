@@ -87,7 +87,8 @@ static void no_element_is_missed(void **state)
         const size_t load = 16 / input_bytes(dtypes[k]);
         find_each(k, 77, 1, 256);
         find_each(k, 32 * load * 11 + load - 1, 1, 32);
-        find_each(k, 1024 * load, 32 * load, 1024);
+        for (unsigned n_warps = 2; n_warps <= 32; n_warps += n_warps < 10 ? 1 : 11)
+            find_each(k, 32 * n_warps * load, 32 * load, 32 * n_warps);
     }
 }
 

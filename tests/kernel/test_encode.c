@@ -224,6 +224,29 @@ static void raw_scales_round_as_the_reference_s(void **state)
     }
 }
 
+/* Elements whose quotient is a tie of E2M1, but not their product with the global scale: the sides of the tie differ in
+ * the last bits of the error. */
+static void ties_of_a_rounded_step_equal_the_reference(void **state)
+{
+    (void)state;
+    static const float ties[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f}, scales[] = {3.0f, 7.0f, 0.7f, 81.0f};
+    enum {
+        FIRST = 8, /* scale code */
+        N_BLOCKS = QD_E4M3_MAX_CODE - FIRST
+    };
+    float *w = (float *)(void *)array((size_t)N_BLOCKS * QD_NVFP4_BLOCK * sizeof *w),
+          weight[BLOCKS_PER_ROW * QD_NVFP4_BLOCK];
+    fill_weights(weight, 9);
+    for (size_t k = 0; k < sizeof scales / sizeof *scales; k++) {
+        for (size_t i = 0; i < (size_t)N_BLOCKS * QD_NVFP4_BLOCK; i++) {
+            const float s = qd_e4m3_to_f32((uint8_t)(FIRST + i / QD_NVFP4_BLOCK));
+            w[i] = (i % QD_NVFP4_BLOCK == 9 ? 6.0f : ties[i % 7]) * s / scales[k];
+        }
+        for (size_t m = 0; m < N_MODES; m++) compare(QD_F32, &modes[m], IN_E2M1_TIES, w, N_BLOCKS, scales[k], weight);
+    }
+    free(w);
+}
+
 static void a_tail_of_any_length_is_encoded_and_nothing_past_it(void **state)
 {
     (void)state;
@@ -378,6 +401,7 @@ int main(void)
         cmocka_unit_test(every_rule_and_dtype_equals_the_reference),
         cmocka_unit_test(the_smallest_blocks_equal_the_reference),
         cmocka_unit_test(raw_scales_round_as_the_reference_s),
+        cmocka_unit_test(ties_of_a_rounded_step_equal_the_reference),
         cmocka_unit_test(a_tail_of_any_length_is_encoded_and_nothing_past_it),
         cmocka_unit_test(every_launch_shape_and_order_gives_the_same),
         cmocka_unit_test(the_inputs_reach_every_code_and_flag),
