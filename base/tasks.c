@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#define WAIT_NS 100000000L
+#define WAIT_NS 20000000L
 
 typedef struct running {
     qd_task_fn fn;
@@ -85,15 +85,22 @@ static qd_code run_many(qd_tasks *t, running *r, qd_err *err)
 
 qd_code qd_tasks_run(qd_tasks *t, uint64_t n, qd_task_fn fn, void *arg, qd_err *err)
 {
-    running r = {.fn = fn, .arg = arg, .cancel = t->cancel, .n = n};
+    running r = {.fn = fn, .arg = arg, .cancel = t != NULL ? t->cancel : NULL, .n = n};
     qd_code rc = QD_OK;
-    if (n == 0) return QD_OK;
-    if (n == 1) {
-        rc = one(&r, 0, 0, err);
-        if (rc == QD_OK && t->tell != NULL) t->tell(t->ctx, t->n_ticks + 1);
-    } else {
+    if (t == NULL || n == 1) {
+        for (uint64_t i = 0; rc == QD_OK && i < n; i++) rc = one(&r, 0, i, err);
+        if (rc == QD_OK && t != NULL && t->tell != NULL) t->tell(t->ctx, t->n_ticks + 1);
+    } else if (n != 0) {
         rc = run_many(t, &r, err);
     }
-    t->n_ticks += n;
+    if (t != NULL) t->n_ticks += n;
     return rc;
+}
+
+qd_code qd_tasks_tick(qd_tasks *t, qd_err *err)
+{
+    if (t == NULL) return QD_OK;
+    t->n_ticks++;
+    if (t->tell != NULL) t->tell(t->ctx, t->n_ticks);
+    return qd_cancel_asked(t->cancel) ? qd_fail(err, QD_E_CANCELED, "canceled") : QD_OK;
 }
