@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum {
-    B = QD_NVFP4_BLOCK
+    B = QD_NVFP4_BLOCK,
+    CORRECT_COLS = 768 /* of a piece of a correction's product */
 };
 
 static uint64_t number_in_site(const qd_group *g, uint32_t item)
@@ -149,9 +150,14 @@ static qd_code correct(const qd_group *g, const qd_chunk *c, unsigned worker, co
 {
     const uint64_t n = qd_group_item(g, c->item)->cols;
     qd_lane *lane = &g->lanes[worker];
-    qd_code rc = lane->ops->gemm(lane, false, c->n, n, n, b->w, n, g->correction, n, false, b->q, n, err);
-    for (uint64_t i = 0; rc == QD_OK && i < c->n * n; i++) b->w[i] += b->q[i];
-    return rc == QD_OK ? qd_lane_tick(lane, err) : rc;
+    for (uint64_t p = 0; p < n; p += CORRECT_COLS) {
+        qd_code rc = lane->ops->gemm(lane, false, c->n, qd_min_u64(CORRECT_COLS, n - p), n, b->w, n, g->correction + p,
+                                     n, false, b->q + p, n, err);
+        if (rc == QD_OK) rc = qd_lane_tick(lane, err);
+        if (rc != QD_OK) return rc;
+    }
+    for (uint64_t i = 0; i < c->n * n; i++) b->w[i] += b->q[i];
+    return QD_OK;
 }
 
 static qd_code quantize(void *arg, unsigned worker, uint64_t task, qd_err *err)

@@ -8,7 +8,8 @@
 #include <string.h>
 
 enum {
-    PANEL = QD_GPTQ_PANEL
+    PANEL = QD_GPTQ_PANEL,
+    PRODUCT = 768 /* columns of a piece of d L */
 };
 
 uint64_t qd_gptq_scratch(const qd_gptq_factor *f, uint64_t n_rows)
@@ -121,6 +122,21 @@ out:
     return rc;
 }
 
+qd_code qd_gptq_product(qd_lane *lane, const qd_gptq_factor *f, const float *d, uint64_t n_rows, float *y, qd_err *err)
+{
+    qd_code rc = QD_OK;
+    /* L has nothing above its diagonal. The last piece takes in rows of zeros, so that its sums are cut into blocks as
+     * those of one product are: oneDNN's 2.6 have the same bits. */
+    for (uint64_t p = 0; p < f->n; p += PRODUCT) {
+        const uint64_t n = qd_min_u64(PRODUCT, f->n - p), from = n < PRODUCT && p != 0 ? p - PRODUCT : p;
+        QD_TRY(lane->ops->gemm(lane, false, n_rows, n, f->n - from, d + from, f->n, f->l + from * f->n + p, f->n, false,
+                               y + p, f->n, err));
+        QD_TRY(qd_lane_tick(lane, err));
+    }
+out:
+    return rc;
+}
+
 qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, const float *q, uint64_t n_rows, float gs,
                      float *scratch, double *ret_loss, qd_err *err)
 {
@@ -130,7 +146,7 @@ qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, con
             uint64_t at = r * f->n + f->order[i];
             d[r * f->n + i] = (w[at] - q[at]) * gs;
         }
-    qd_code rc = lane->ops->gemm(lane, false, n_rows, f->n, f->n, d, f->n, f->l, f->n, false, y, f->n, err);
+    qd_code rc = qd_gptq_product(lane, f, d, n_rows, y, err);
     if (rc != QD_OK) return rc;
     for (uint64_t r = 0; r < n_rows; r++) {
         double sum = 0;
@@ -138,5 +154,5 @@ qd_code qd_gptq_loss(qd_lane *lane, const qd_gptq_factor *f, const float *w, con
         ret_loss[r] = sum;
     }
     qd_gptq_undamp(f, d, n_rows, ret_loss);
-    return qd_lane_tick(lane, err);
+    return QD_OK;
 }

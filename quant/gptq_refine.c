@@ -99,7 +99,7 @@ qd_code qd_gptq_refine(qd_lane *lane, const qd_gptq_factor *f, uint64_t n_rows, 
     qd_code rc = QD_OK;
     s.y = s.d + n_rows * n;
     s.g = s.y + n_rows * n;
-    QD_TRY(lane->ops->gemm(lane, false, n_rows, n, n, s.d, n, f->l, n, false, s.y, n, err));
+    QD_TRY(qd_gptq_product(lane, f, s.d, n_rows, s.y, err));
     for (uint64_t end = n; end > 0; end -= B) {
         uint64_t b = end - B;
         const float *l = f->l + b * n;

@@ -392,6 +392,94 @@ static void a_cancel_ends_the_factorization(void **state)
     free(a);
 }
 
+/* The whole square times L, in one product. */
+static void the_loss_is_that_of_the_whole_product(void **state)
+{
+    (void)state;
+    enum {
+        M = 1616, /* two pieces and a bit */
+        R = 3
+    };
+    qd_lane lane = {.ops = qd_ops_host("cpu")};
+    qd_gptq_factor f = {.n = M, .l = calloc((size_t)M * M, sizeof(float)), .order = calloc(M, sizeof(uint32_t))};
+    float *w = calloc((size_t)R * M, sizeof *w), *q = calloc((size_t)R * M, sizeof *q);
+    float *scratch = malloc(qd_gptq_scratch(&f, R) * sizeof *scratch);
+    double loss[R];
+    qd_err e = {0};
+    assert_true(f.l != NULL && f.order != NULL && w != NULL && q != NULL && scratch != NULL);
+    g_seed = 3;
+    for (int i = 0; i < M; i++) {
+        f.order[i] = (uint32_t)((i * 16 + 5) % M / 16 * 16 + i % 16);
+        for (int j = 0; j <= i; j++) f.l[(size_t)i * M + (size_t)j] = noise() + (i == j ? 8.0f : 0.0f);
+    }
+    for (int i = 0; i < R * M; i++) w[i] = noise();
+    assert_int_equal(qd_gptq_loss(&lane, &f, w, q, R, 1.0f, scratch, loss, &e), QD_OK);
+    for (int r = 0; r < R; r++) {
+        double all = 0;
+        for (int j = 0; j < M; j++) {
+            double s = 0;
+            for (int i = 0; i < M; i++)
+                s += (double)w[r * M + (int)f.order[i]] * (double)f.l[(size_t)i * M + (size_t)j];
+            all += s * s;
+        }
+        assert_true(fabs(loss[r] / all - 1) < 1e-5);
+    }
+    free(f.l), free(f.order), free(w), free(q), free(scratch);
+}
+
+/* Counts instead of multiplying: what is asked for between two ticks, and in all. */
+typedef struct counting {
+    uint64_t since, most, all;
+    unsigned long ticks;
+} counting;
+
+static qd_code count_product(qd_lane *l, bool b_rows, uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda,
+                             const float *b, uint64_t ldb, bool add, float *c, uint64_t ldc, qd_err *err)
+{
+    counting *s = l->device;
+    unsigned long ticks = atomic_load(l->n_ticks);
+    (void)b_rows, (void)a, (void)lda, (void)b, (void)ldb, (void)add, (void)c, (void)ldc, (void)err;
+    if (ticks != s->ticks) s->since = 0;
+    s->ticks = ticks;
+    s->since += 2 * m * n * k;
+    s->all += 2 * m * n * k;
+    if (s->since > s->most) s->most = s->since;
+    return QD_OK;
+}
+
+/* Of the widest linear of Llama-3-8B, for as many rows as the engine gives: a few tens of milliseconds on one core. */
+static void the_product_with_a_wide_factor_comes_in_pieces(void **state)
+{
+    (void)state;
+    enum {
+        WIDE = 14336,
+        CHUNK = 128
+    };
+    const uint64_t limit = UINT64_C(3000000000);
+    qd_ops ops = *qd_ops_host("cpu");
+    counting c = {0};
+    atomic_ulong ticks = 0;
+    qd_cancel cancel = {0};
+    qd_lane lane = {.ops = &ops, .device = &c, .n_ticks = &ticks, .cancel = &cancel};
+    qd_gptq_factor f = {.n = WIDE, .l = qd_map(sizeof(float) * WIDE * WIDE), .order = calloc(WIDE, sizeof(uint32_t))};
+    float *w = calloc((size_t)CHUNK * WIDE, sizeof *w), *scratch = calloc(qd_gptq_scratch(&f, CHUNK), sizeof *scratch);
+    double loss[CHUNK];
+    qd_err e = {0};
+    ops.gemm = count_product;
+    assert_true(f.l != NULL && f.order != NULL && w != NULL && scratch != NULL);
+    assert_int_equal(qd_gptq_loss(&lane, &f, w, w, CHUNK, 1.0f, scratch, loss, &e), QD_OK);
+    assert_true(c.most <= limit);
+    assert_true(ticks >= c.all / limit);
+    /* L is triangular: half of the square, and what sticks out of it */
+    assert_true(c.all < UINT64_C(2) * CHUNK * WIDE * WIDE * 6 / 10);
+    qd_cancel_set(&cancel, 15);
+    c = (counting){0};
+    assert_int_equal(qd_gptq_loss(&lane, &f, w, w, CHUNK, 1.0f, scratch, loss, &e), QD_E_CANCELED);
+    assert_true(c.all <= limit);
+    qd_unmap(f.l, sizeof(float) * WIDE * WIDE);
+    free(f.order), free(w), free(scratch);
+}
+
 static void divergence_is_the_plain_one(void **state)
 {
     (void)state;
@@ -430,6 +518,8 @@ int main(void)
         cmocka_unit_test(scales_stay_in_the_format),
         cmocka_unit_test(what_cannot_be_factored_is_said_and_damping_helps_where_it_can),
         cmocka_unit_test(a_cancel_ends_the_factorization),
+        cmocka_unit_test(the_loss_is_that_of_the_whole_product),
+        cmocka_unit_test(the_product_with_a_wide_factor_comes_in_pieces),
         cmocka_unit_test(divergence_is_the_plain_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
