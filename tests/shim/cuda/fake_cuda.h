@@ -39,5 +39,6 @@ void fake_live_add(int n);
 void *fake_on_device(const void *p, size_t bytes); /* p, which must be device memory [p, p + bytes) */
 /* Queues fn, which may touch device memory. */
 void fake_push(cudaStream_t s, void (*fn)(void *arg), void *arg);
+void fake_let_run(cudaStream_t s); /* what is queued, also on a lazy stream */
 
 #endif

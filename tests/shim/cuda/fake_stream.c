@@ -85,6 +85,14 @@ void fake_push_on(void *stream, void (*fn)(void *arg), void *arg)
     fake_push(stream, fn, arg);
 }
 
+void fake_let_run(cudaStream_t s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->n_allowed = s->n_queued;
+    (void)pthread_cond_broadcast(&s->change);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 /* Until `at` pieces of work are done; they may run now. */
 static void reach(cudaStream_t s, uint64_t at)
 {
@@ -136,9 +144,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
     if (fake_fails()) return cudaErrorIllegalAddress;
+    fake_let_run(s);
     (void)pthread_mutex_lock(&s->lock);
-    s->n_allowed = s->n_queued;
-    (void)pthread_cond_broadcast(&s->change);
     const bool idle = s->first == NULL;
     (void)pthread_mutex_unlock(&s->lock);
     return idle ? cudaSuccess : cudaErrorNotReady;

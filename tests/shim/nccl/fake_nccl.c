@@ -35,6 +35,7 @@ struct ncclComm {
     atomic_int state; /* ncclResult_t */
     atomic_bool stop;
     atomic_int n_queued; /* operations that a stream still has */
+    cudaStream_t stream; /* of the last of them */
     op *waits;           /* called, but not yet on the stream */
     unsigned n_calls;
 };
@@ -134,6 +135,7 @@ static void run(void *arg)
 static void queue(op *o)
 {
     atomic_fetch_add(&o->comm->n_queued, 1);
+    o->comm->stream = o->stream;
     fake_push(o->stream, run, o);
 }
 
@@ -281,6 +283,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t c)
 ncclResult_t ncclCommAbort(ncclComm_t c)
 {
     atomic_store(&c->stop, true);
+    if (atomic_load(&c->n_queued) > 0) fake_let_run(c->stream);
     while (atomic_load(&c->n_queued) > 0) nap(); /* kernels leave the device */
     destroy(c);
     return ncclSuccess;
