@@ -17,6 +17,9 @@
 #define MEMORY_DEFAULT (UINT64_C(1) << 30)
 #define ROWS_MAX       UINT32_MAX
 #define TELL_NS        UINT64_C(100000000)
+enum {
+    EMBED_ROWS = 64 /* each a read of its own, somewhere in the file */
+};
 
 typedef struct run {
     const qd_model_index *x;
@@ -25,12 +28,14 @@ typedef struct run {
     const qd_forward_hooks *hooks;
     const qd_ops *ops;
     qd_tiles tiles;
+    qd_tasks tasks; /* of weights; its ticks go to those of the tiles */
     qd_activations acts;
     qd_pass pass;
     float *angles; /* cos, then sin */
     qd_weight angles_there;
     qd_single norm, head;
-    uint64_t layer, told_ns; /* for progress: layer, and when it was last told while reading */
+    uint64_t layer, told_ns, task_ticks; /* for progress: layer, when it was last told between runs of tiles, ticks of
+                                            tasks that were added */
     uint64_t peak_bytes, sampled_ns, device_bytes;
 } run;
 
@@ -85,7 +90,7 @@ static qd_code make_angles(run *r, qd_err *err)
         }
     if (r->o->bf16) QD_TRY(round_all(r, r->angles, 2 * longest * half, err));
     r->angles_there = (qd_weight){.dtype = QD_F32, .n = 2 * longest * half, .k = 1, .data = r->angles};
-    QD_TRY(r->ops->weight_pack(r->ops, &r->angles_there, false, err));
+    QD_TRY(r->ops->weight_pack(r->ops, &r->angles_there, false, NULL, err));
     r->pass.cos = qd_weight_values(&r->angles_there);
     r->pass.sin = r->pass.cos + longest * half;
 out:
@@ -126,7 +131,6 @@ static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     float *x = NULL, *own = NULL;
     qd_code rc = QD_OK;
     (void)worker;
-    QD_TRY(qd_lane_tick(lane, err));
     if (r->ops->on_host) {
         QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &x, err));
     } else {
@@ -136,7 +140,11 @@ static qd_code embed_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
             goto out;
         }
     }
-    QD_TRY(qd_embed_rows(r->x, r->ops, lane->bf16, r->t->ids + tile->first_row, tile->n_rows, x, err));
+    for (uint64_t i = 0; i < tile->n_rows; i += EMBED_ROWS) {
+        QD_TRY(qd_embed_rows(r->x, r->ops, lane->bf16, r->t->ids + tile->first_row + i,
+                             qd_min_u64(EMBED_ROWS, tile->n_rows - i), x + i * hidden, err));
+        QD_TRY(qd_lane_tick(lane, err));
+    }
     r->ops->store(r->acts.dtype, x, tile->n_rows * hidden, qd_activations_row(&r->acts, tile->first_row));
     if (r->hooks->on_hidden != NULL) rc = r->hooks->on_hidden(r->hooks->ctx, 0, tile->first_row, tile->n_rows, x, err);
 out:
@@ -155,6 +163,7 @@ static qd_code layer_tile(void *arg, qd_lane *lane, unsigned worker, const qd_to
     QD_TRY(qd_lane_tick(lane, err));
     QD_TRY(qd_scratch_take(&lane->scratch, tile->n_rows, hidden, &s.x, err));
     QD_TRY(fetch_rows(r, lane, tile, s.x, err));
+    QD_TRY(qd_lane_tick(lane, err)); /* a long sequence in fresh memory */
     QD_TRY(qd_layer_run(&s, err));
     QD_TRY(store_rows(r, lane, tile, s.x, err));
     if (next < r->x->config.n_layers) QD_TRY(see_hidden(r, lane, next, tile, s.x, err));
@@ -230,32 +239,28 @@ static void progress(void *ctx, uint64_t done)
                               atomic_load(&r->tiles.n_ticks));
 }
 
-static void reading(void *ctx)
+static void on_tasks(void *ctx, uint64_t n_ticks)
 {
     run *r = ctx;
     uint64_t now = qd_mono_ns();
+    (void)atomic_fetch_add(&r->tiles.n_ticks, n_ticks - r->task_ticks);
+    r->task_ticks = n_ticks;
     qd_tiles_note_gap(&r->tiles);
     if (now - r->told_ns < TELL_NS) return; /* tensors may be small and many */
     r->told_ns = now;
     progress(r, 0);
 }
 
-static qd_watch watch_of(run *r)
-{
-    return (qd_watch){.cancel = r->o->cancel, .n_ticks = &r->tiles.n_ticks, .told = reading, .ctx = r};
-}
-
 static qd_code run_layer(run *r, uint64_t number, qd_forward_stats *stats, qd_err *err)
 {
     qd_layer layer = {0};
-    const qd_watch watch = watch_of(r);
     uint64_t begin = qd_mono_ns();
     qd_code rc = QD_OK;
     r->layer = number;
     progress(r, 0);
-    QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, &watch, &layer, err));
-    if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, &watch, err));
-    QD_TRY(qd_layer_pack(&layer, r->o->bf16, &watch, err));
+    QD_TRY(qd_layer_load(r->x, number, r->ops, r->o->bf16, &r->tasks, &layer, err));
+    if (r->hooks->on_weights != NULL) QD_TRY(r->hooks->on_weights(r->hooks->ctx, &layer, &r->tasks, err));
+    QD_TRY(qd_layer_pack(&layer, r->o->bf16, &r->tasks, err));
     uint64_t loaded = qd_mono_ns();
     r->pass.layer = &layer;
     rc = qd_tiles_run(&r->tiles, layer_tile, r, progress, r, err);
@@ -272,16 +277,15 @@ out:
 static qd_code run_all(run *r, qd_forward_stats *stats, qd_err *err)
 {
     const qd_model_config *m = &r->x->config;
-    const qd_watch watch = watch_of(r);
     qd_code rc = QD_OK;
     QD_TRY(qd_tiles_run(&r->tiles, embed_tile, r, progress, r, err));
     for (uint64_t i = 0; i < m->n_layers; i++) QD_TRY(run_layer(r, i, stats, err));
     if (r->hooks->on_hidden == NULL && r->hooks->on_logits == NULL) goto out;
     r->layer = m->n_layers;
     uint64_t begin = qd_mono_ns();
-    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &watch, &r->norm, err));
+    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &r->tasks, &r->norm, err));
     if (r->hooks->on_logits != NULL)
-        QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &watch, &r->head, err));
+        QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->tasks, &r->head, err));
     uint64_t loaded = qd_mono_ns();
     rc = qd_tiles_run(&r->tiles, last_tile, r, progress, r, err);
     stats->load_s += (double)(loaded - begin) * 1e-9;
@@ -320,6 +324,7 @@ static qd_code open_run(run *ret, const qd_model_index *x, const qd_tokens *t, c
     qd_lane lane = {.ops = r->ops, .bf16 = opts->bf16, .cancel = opts->cancel};
     qd_forward_memory need = {0};
     qd_code rc = QD_OK;
+    r->tasks = (qd_tasks){.n_threads = n_threads, .cancel = opts->cancel, .tell = on_tasks, .ctx = r};
     r->pass = (qd_pass){.m = &x->config, .all_experts = opts->all_experts, .hooks = hooks};
     QD_TRY(check_tokens(r, err));
     qd_forward_measure(x, t, opts, hooks, &need);
@@ -458,14 +463,13 @@ out:
 qd_code qd_stream_logits(qd_stream *a, qd_stream *b, qd_logits_pair_fn fn, void *ctx, qd_err *err)
 {
     run *r = &a->r;
-    const qd_watch watch = watch_of(r);
     qd_code rc = QD_OK;
     a->other = b;
     a->fn = fn;
     a->fn_ctx = ctx;
     r->layer = r->x->config.n_layers;
-    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &watch, &r->norm, err));
-    QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &watch, &r->head, err));
+    QD_TRY(qd_single_load(r->x, r->x->norm, true, r->ops, r->o->bf16, &r->tasks, &r->norm, err));
+    QD_TRY(qd_single_load(r->x, r->x->head, false, r->ops, r->o->bf16, &r->tasks, &r->head, err));
     rc = qd_tiles_run(&r->tiles, pair_tile, a, progress, r, err);
 out:
     return rc;

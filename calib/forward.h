@@ -64,8 +64,8 @@ typedef struct qd_forward_hooks {
     void *ctx;
     /* The weights of a layer are there and no tile has run: data of linears may be replaced in place (the original
      * dtype), or `data` pointed elsewhere until the next call. Before weight_pack. Once a layer, from the caller's
-     * thread. Work that takes long asks and tells `watch` several times a second. */
-    qd_code (*on_weights)(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err);
+     * thread. Work that takes long is done by `tasks`. */
+    qd_code (*on_weights)(void *ctx, qd_layer *layer, qd_tasks *tasks, qd_err *err);
     /* Values that go into linears. The linears read `replaced` [rows][cols], dense, where *ret_replaced is set. */
     qd_code (*on_input)(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err);
     /* The same on a device with memory of its own, where site->x and `replaced` are: asked before on_input, for which

@@ -9,7 +9,7 @@
 enum {
     ALIGN = 64,
     PIECE_ELEMS = 1 << 20, /* converted at a time */
-    PIECE_BYTES = 16 << 20 /* read at a time */
+    PIECE_BYTES = 4 << 20  /* read at a time, into fresh memory */
 };
 
 typedef struct block {
@@ -41,18 +41,11 @@ static void *take(block *b, uint64_t bytes)
     return p;
 }
 
-qd_code qd_watch_tell(const qd_watch *w, qd_err *err)
-{
-    if (w->n_ticks != NULL) atomic_fetch_add_explicit(w->n_ticks, 1, memory_order_relaxed);
-    if (w->told != NULL) w->told(w->ctx);
-    return qd_cancel_asked(w->cancel) ? qd_fail(err, QD_E_CANCELED, "canceled") : QD_OK;
-}
-
-static qd_code read_plain(const qd_model_index *x, const qd_tensor *t, const qd_watch *watch, void *to, qd_err *err)
+static qd_code read_plain(const qd_model_index *x, const qd_tensor *t, qd_tasks *tasks, void *to, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (uint64_t at = 0; at < t->bytes; at += PIECE_BYTES) {
-        QD_TRY(qd_watch_tell(watch, err));
+        QD_TRY(qd_tasks_tick(tasks, err));
         QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + at, (unsigned char *)to + at,
                               qd_min_u64(PIECE_BYTES, t->bytes - at), err));
     }
@@ -62,10 +55,10 @@ out:
 
 /* All of t as `as` (BF16 or F32); rounded through BF16 where bf16. */
 static qd_code read_as(const qd_model_index *x, const qd_tensor *t, qd_dtype as, bool bf16, const qd_ops *ops,
-                       const qd_watch *watch, void *to, qd_err *err)
+                       qd_tasks *tasks, void *to, qd_err *err)
 {
     uint64_t size = qd_dtype_bytes(t->dtype), piece = qd_min_u64(t->n_elems, PIECE_ELEMS);
-    if (t->dtype == as && (as == QD_BF16 || !bf16)) return read_plain(x, t, watch, to, err);
+    if (t->dtype == as && (as == QD_BF16 || !bf16)) return read_plain(x, t, tasks, to, err);
     qd_code rc = QD_OK;
     void *raw = qd_malloc(piece * size);
     float *wide = qd_malloc(piece * sizeof(float));
@@ -76,7 +69,7 @@ static qd_code read_as(const qd_model_index *x, const qd_tensor *t, qd_dtype as,
     }
     for (uint64_t i = 0; i < t->n_elems; i += piece) {
         uint64_t m = qd_min_u64(piece, t->n_elems - i);
-        QD_TRY(qd_watch_tell(watch, err));
+        QD_TRY(qd_tasks_tick(tasks, err));
         QD_TRY(qd_source_read(x->ckpt->files[t->file].src, t->off + i * size, raw, m * size, err));
         ops->load(t->dtype, raw, m, wide);
         if (as == QD_BF16) {
@@ -97,8 +90,8 @@ out:
 }
 
 /* Takes room for a tensor and, where the block has memory, reads it. */
-static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16,
-                   const qd_watch *watch, block *b, qd_weight *w, qd_err *err)
+static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16, qd_tasks *tasks,
+                   block *b, qd_weight *w, qd_err *err)
 {
     const qd_tensor *t = &x->ckpt->tensors[tensor];
     w->dtype = !vector && (bf16 || t->dtype == QD_BF16) ? QD_BF16 : QD_F32;
@@ -106,7 +99,7 @@ static qd_code add(const qd_model_index *x, uint32_t tensor, bool vector, const 
     w->n = w->k == 0 ? 0 : t->n_elems / w->k;
     void *to = take(b, t->n_elems * qd_dtype_bytes(w->dtype));
     w->data = to;
-    return to == NULL ? QD_OK : read_as(x, t, w->dtype, bf16, ops, watch, to, err);
+    return to == NULL ? QD_OK : read_as(x, t, w->dtype, bf16, ops, tasks, to, err);
 }
 
 /* Expert e of tensors that hold all of them. */
@@ -133,23 +126,23 @@ static bool decides(qd_slot s)
     return s == QD_ROUTER || s == QD_SHARED_SCALE || s == QD_DELTA_B || s == QD_DELTA_A || s == QD_DELTA_BA;
 }
 
-static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, const qd_watch *watch, block *b, qd_err *err)
+static qd_code add_layer(const qd_model_index *x, qd_layer *l, bool bf16, qd_tasks *tasks, block *b, qd_err *err)
 {
     const qd_layer_index *at = &x->layers[l->number];
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++) {
         qd_weight bias = {0};
         if (at->weight[s] == QD_NO_TENSOR) continue;
-        QD_TRY(add(x, at->weight[s], is_vector((qd_slot)s), l->ops, bf16, watch, b, &l->w[s], err));
+        QD_TRY(add(x, at->weight[s], is_vector((qd_slot)s), l->ops, bf16, tasks, b, &l->w[s], err));
         l->w[s].exact = decides((qd_slot)s);
         if (at->bias[s] == QD_NO_TENSOR) continue;
-        QD_TRY(add(x, at->bias[s], true, l->ops, bf16, watch, b, &bias, err));
+        QD_TRY(add(x, at->bias[s], true, l->ops, bf16, tasks, b, &bias, err));
         l->w[s].bias = bias.data;
     }
     if (!l->kind.moe || l->w[QD_EXPERTS_GATE_UP].n != 0) goto out;
     for (uint64_t e = 0; e < x->config.n_experts; e++)
         for (int p = 0; p < QD_EXPERT_PARTS; p++)
-            QD_TRY(add(x, at->experts[e][p], false, l->ops, bf16, watch, b, &l->experts[e][p], err));
+            QD_TRY(add(x, at->experts[e][p], false, l->ops, bf16, tasks, b, &l->experts[e][p], err));
 out:
     return rc;
 }
@@ -160,23 +153,23 @@ static bool is_packed(qd_slot s)
     return s != QD_EXPERTS_GATE_UP && s != QD_EXPERTS_DOWN;
 }
 
-qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err)
+static qd_code pack(const qd_layer *l, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
+{
+    return w->packed == NULL ? l->ops->weight_pack(l->ops, w, bf16, tasks, err) : QD_OK;
+}
+
+qd_code qd_layer_pack(qd_layer *l, bool bf16, qd_tasks *tasks, qd_err *err)
 {
     qd_code rc = QD_OK;
     for (int s = 0; s < QD_SLOT_COUNT; s++)
-        if (is_packed((qd_slot)s) && l->w[s].data != NULL) {
-            QD_TRY(qd_watch_tell(watch, err));
-            QD_TRY(l->ops->weight_pack(l->ops, &l->w[s], bf16, err));
-        }
-    for (uint64_t e = 0; e < l->n_experts; e++) {
-        QD_TRY(qd_watch_tell(watch, err));
-        for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(l->ops->weight_pack(l->ops, &l->experts[e][p], bf16, err));
-    }
+        if (is_packed((qd_slot)s) && l->w[s].data != NULL) QD_TRY(pack(l, &l->w[s], bf16, tasks, err));
+    for (uint64_t e = 0; e < l->n_experts; e++)
+        for (int p = 0; p < QD_EXPERT_PARTS; p++) QD_TRY(pack(l, &l->experts[e][p], bf16, tasks, err));
 out:
     return rc;
 }
 
-qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16, const qd_watch *watch,
+qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16, qd_tasks *tasks,
                       qd_layer *ret, qd_err *err)
 {
     qd_layer l = {.number = layer, .kind = x->config.layers[layer], .index = &x->layers[layer], .ops = ops};
@@ -187,7 +180,7 @@ qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops
         l.experts = qd_calloc(l.n_experts, sizeof *l.experts);
         if (l.experts == NULL) return qd_fail(err, QD_E_NO_MEMORY, "layer %" PRIu64 ": out of memory", layer);
     }
-    QD_TRY(add_layer(x, &l, bf16, watch, &b, err)); /* sizes */
+    QD_TRY(add_layer(x, &l, bf16, tasks, &b, err)); /* sizes */
     l.memory_bytes = b.used;
     l.memory = qd_map(b.used);
     if (l.memory == NULL) {
@@ -195,7 +188,7 @@ qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops
         goto out;
     }
     b = (block){.data = l.memory};
-    QD_TRY(add_layer(x, &l, bf16, watch, &b, err));
+    QD_TRY(add_layer(x, &l, bf16, tasks, &b, err));
     if (l.kind.moe && l.w[QD_EXPERTS_GATE_UP].data != NULL) split_experts(x, &l);
     *ret = l;
     memset(&l, 0, sizeof l); /* ownership moved */
@@ -218,12 +211,12 @@ void qd_layer_done(qd_layer *l)
 }
 
 qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops, bool bf16,
-                       const qd_watch *watch, qd_single *ret, qd_err *err)
+                       qd_tasks *tasks, qd_single *ret, qd_err *err)
 {
     qd_single s = {.ops = ops};
     block b = {0};
     qd_code rc = QD_OK;
-    QD_TRY(add(x, tensor, vector, ops, bf16, watch, &b, &s.w, err));
+    QD_TRY(add(x, tensor, vector, ops, bf16, tasks, &b, &s.w, err));
     s.memory_bytes = b.used;
     s.memory = qd_map(b.used);
     if (s.memory == NULL) {
@@ -231,8 +224,8 @@ qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, co
         goto out;
     }
     b = (block){.data = s.memory};
-    QD_TRY(add(x, tensor, vector, ops, bf16, watch, &b, &s.w, err));
-    QD_TRY(ops->weight_pack(ops, &s.w, bf16, err));
+    QD_TRY(add(x, tensor, vector, ops, bf16, tasks, &b, &s.w, err));
+    QD_TRY(ops->weight_pack(ops, &s.w, bf16, tasks, err));
     *ret = s;
     memset(&s, 0, sizeof s); /* ownership moved */
 out:

@@ -88,23 +88,13 @@ typedef struct qd_layer {
     uint64_t memory_bytes;
 } qd_layer;
 
-/* Who wants to know how a long read goes on: asked and told at every piece of at most 16 MiB. NULL entries are left
- * out. */
-typedef struct qd_watch {
-    qd_cancel *cancel;
-    atomic_ulong *n_ticks;
-    void (*told)(void *ctx); /* from the thread that was given the watch */
-    void *ctx;
-} qd_watch;
-/* Counts a tick and tells; QD_E_CANCELED when that was asked for. */
-QD_MUST_CHECK qd_code qd_watch_tell(const qd_watch *w, qd_err *err);
-
-/* Reads a layer; *ret must be zeroed before and released with qd_layer_done().
- * Errors: QD_E_IO, QD_E_CHANGED, QD_E_NO_MEMORY, QD_E_CANCELED. */
+/* Reads a layer, in pieces of at most 4 MiB with a tick of tasks for each; *ret must be zeroed before and released
+ * with qd_layer_done(). Errors: QD_E_IO, QD_E_CHANGED, QD_E_NO_MEMORY, QD_E_CANCELED. */
 QD_MUST_CHECK qd_code qd_layer_load(const qd_model_index *x, uint64_t layer, const qd_ops *ops, bool bf16,
-                                    const qd_watch *watch, qd_layer *ret, qd_err *err);
-/* Puts linears and vectors into the device's own form: after the last change of their data, before the first tile. */
-QD_MUST_CHECK qd_code qd_layer_pack(qd_layer *l, bool bf16, const qd_watch *watch, qd_err *err);
+                                    qd_tasks *tasks, qd_layer *ret, qd_err *err);
+/* Puts linears and vectors into the device's own form, but for those that are in one: after the last change of their
+ * data, before the first tile. */
+QD_MUST_CHECK qd_code qd_layer_pack(qd_layer *l, bool bf16, qd_tasks *tasks, qd_err *err);
 void qd_layer_done(qd_layer *l);
 /* A tensor outside the layers (norm, head) in the same form; memory as in qd_layer. */
 typedef struct qd_single {
@@ -114,7 +104,7 @@ typedef struct qd_single {
     uint64_t memory_bytes;
 } qd_single;
 QD_MUST_CHECK qd_code qd_single_load(const qd_model_index *x, uint32_t tensor, bool vector, const qd_ops *ops,
-                                     bool bf16, const qd_watch *watch, qd_single *ret, qd_err *err);
+                                     bool bf16, qd_tasks *tasks, qd_single *ret, qd_err *err);
 void qd_single_done(qd_single *s);
 /* Row ids[i] of the embedding to ret [n][hidden] in the program's memory, rounded to BF16 where bf16. */
 QD_MUST_CHECK qd_code qd_embed_rows(const qd_model_index *x, const qd_ops *ops, bool bf16, const int32_t *ids,

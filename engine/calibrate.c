@@ -195,7 +195,7 @@ static void round_offset_norms(const qd_model_config *m, qd_layer *layer)
     }
 }
 
-static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err)
+static qd_code on_weights(void *ctx, qd_layer *layer, qd_tasks *tasks, qd_err *err)
 {
     calibration *c = ctx;
     qd_code rc = close_layer(c, err);
@@ -208,7 +208,7 @@ static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_
         if (c->parts == NULL || (c->errors == NULL && c->run->plan->input_rule == QD_INPUT_MSE))
             return qd_fail(err, QD_E_NO_MEMORY, "out of memory for statistics");
     }
-    if (c->rounds) return qd_round_weights(c->run, layer, c->n_workers, watch, err);
+    if (c->rounds) return qd_round_weights(c->run, layer, tasks, err);
     round_offset_norms(&c->index.config, layer);
     return QD_OK;
 }

@@ -142,6 +142,7 @@ static qd_code add_rows(qd_hessian *h, qd_lane *lane, const float *x, uint64_t l
     qd_gram g;
     qd_code rc = QD_OK;
     QD_TRY(lane->ops->gram_begin(lane, x, ld, rows, h->n, &g, err));
+    QD_TRY(qd_lane_tick(lane, err));
     for (uint64_t i = 0, t = 0; i < h->n_tiles; i++) {
         for (uint64_t j = 0; j <= i; j++, t++) {
             uint64_t m = qd_min_u64(h->edge, h->n - i * h->edge), n = qd_min_u64(h->edge, h->n - j * h->edge);

@@ -71,10 +71,7 @@ float qd_work_amax(const qd_layer_work *w, uint32_t site)
 
 qd_code qd_work_tick(const qd_layer_work *w, qd_err *err)
 {
-    qd_tasks *t = w->tasks;
-    t->n_ticks++;
-    if (t->tell != NULL) t->tell(t->ctx, t->n_ticks);
-    return qd_cancel_asked(t->cancel) ? qd_fail(err, QD_E_CANCELED, "canceled") : QD_OK;
+    return qd_tasks_tick(w->tasks, err);
 }
 
 qd_weight *qd_work_weight(const qd_layer_work *w, uint32_t item)

@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum {
-    EXPERT_PRIOR = 256
+    EXPERT_PRIOR = 256,
+    CHECK_ELEMS = 1 << 22 /* weights that are looked at between two ticks */
 };
 
 static void tell(const qd_layerwise *l, qd_note_level level, const char *text)
@@ -55,8 +56,7 @@ static qd_code pack_again(qd_layer_work *w, uint32_t site, bool coarse, qd_err *
     for (uint32_t i = 0; i < s->n_items; i++) {
         qd_weight *x = qd_work_weight(w, s->items[i]);
         if (x->packed != NULL) ops->weight_unpack(x);
-        qd_code rc = ops->weight_pack(ops, x, true, err);
-        if (rc == QD_OK) rc = qd_work_tick(w, err);
+        qd_code rc = ops->weight_pack(ops, x, true, w->tasks, err);
         if (rc != QD_OK) return rc;
     }
     return QD_OK;
@@ -269,11 +269,17 @@ static qd_code check_weight(const qd_layer_work *w, uint32_t site, uint32_t item
 {
     const qd_weight *x = qd_work_weight(w, item);
     qd_dev *dev = w->run->dev;
+    const uint64_t n = x->n * x->k;
     float amax = 0, *row = NULL;
     bool finite = true;
-    qd_code rc = dev->ops->amax(dev, x->dtype, x->data, x->n * x->k, &amax, &finite, err);
-    if (rc == QD_OK) rc = qd_work_tick(w, err);
-    if (rc != QD_OK || finite) return rc;
+    qd_code rc = QD_OK;
+    for (uint64_t i = 0; i < n && finite; i += CHECK_ELEMS) {
+        const unsigned char *at = (const unsigned char *)x->data + i * qd_dtype_bytes(x->dtype);
+        rc = dev->ops->amax(dev, x->dtype, at, qd_min_u64(CHECK_ELEMS, n - i), &amax, &finite, err);
+        if (rc == QD_OK) rc = qd_work_tick(w, err);
+        if (rc != QD_OK) return rc;
+    }
+    if (finite) return QD_OK;
     row = qd_malloc(x->k * sizeof *row);
     if (row == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for a row of weights");
     for (uint64_t r = 0; rc == QD_OK && r < x->n; r++) rc = qd_work_rows(w, site, item, r, 1, row, err);
@@ -296,20 +302,19 @@ static qd_code do_layer(qd_layerwise *l, uint32_t number, bool calib, qd_err *er
 {
     qd_layer layer = {0};
     qd_layer_work work = {0};
-    const qd_watch watch = {.cancel = l->o->cancel, .n_ticks = &l->n_ticks, .told = qd_layerwise_reading, .ctx = l};
     bool finished = is_finished(l->run, number);
     qd_code rc = QD_OK;
     l->piece = 0;
     qd_cancel_drains(l->o->cancel, !finished); /* a layer that is not finished would be lost */
     uint64_t start_ns = qd_mono_ns();
-    QD_TRY(qd_layer_load(&l->index, number, qd_layerwise_ops(l->run), true, &watch, &layer, err));
-    QD_TRY(qd_layer_pack(&layer, true, &watch, err));
-    l->stats.load_s += qd_seconds_since(start_ns);
+    QD_TRY(qd_layer_load(&l->index, number, qd_layerwise_ops(l->run), true, &l->tasks, &layer, err));
     QD_TRY(begin_work(l, &layer, &work, err));
     l->work = &work;
+    for (uint32_t s = 0; calib && s < work.n_sites; s++) QD_TRY(pack_again(&work, s, true, err));
+    QD_TRY(qd_layer_pack(&layer, true, &l->tasks, err));
+    l->stats.load_s += qd_seconds_since(start_ns);
     QD_TRY(check_weights(&work, err));
     if (l->held_source != NULL) QD_TRY(qd_stream_run(l->held_source, &layer, QD_STAGE_ALL, err));
-    for (uint32_t s = 0; calib && s < work.n_sites; s++) QD_TRY(pack_again(&work, s, true, err));
     if (calib) QD_TRY(qd_layerwise_observe(l, !finished, err));
     l->piece++;
     if (finished) {

@@ -117,7 +117,7 @@ qd_code qd_layerwise_vectors_again(const qd_layer_work *w, qd_err *err)
         qd_weight *x = &w->layer->w[changes[i]];
         if (x->data == NULL) continue;
         if (x->packed != NULL) ops->weight_unpack(x);
-        qd_code rc = ops->weight_pack(ops, x, true, err);
+        qd_code rc = ops->weight_pack(ops, x, true, w->tasks, err);
         if (rc != QD_OK) return rc;
     }
     return QD_OK;

@@ -168,6 +168,7 @@ static qd_code on_quantized(void *ctx, const qd_site *at, float *replaced, bool 
         float amax = 0;
         qd_code rc = at->lane->ops->on_host ? round_here(at, replaced, &amax, err)
                                             : qd_layerwise_round_there(at, replaced, &amax, err);
+        if (rc == QD_OK) rc = qd_lane_tick(at->lane, err);
         if (rc != QD_OK) return rc;
         if (s != NULL && !(amax <= s->amax[at->worker])) s->amax[at->worker] = amax;
         x = replaced;
@@ -237,12 +238,6 @@ static void on_tasks(void *ctx, uint64_t n_ticks)
 {
     qd_layerwise *l = ctx;
     show(l, 0, 0, n_ticks + atomic_load(&l->n_ticks));
-}
-
-void qd_layerwise_reading(void *ctx)
-{
-    qd_layerwise *l = ctx;
-    show(l, 0, 0, l->tasks.n_ticks + atomic_load(&l->n_ticks));
 }
 
 /* Stands for who sees the logits of two streams: only that there is somebody is asked. */

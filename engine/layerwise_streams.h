@@ -72,8 +72,6 @@ QD_MUST_CHECK qd_code qd_layerwise_open(qd_layerwise *l, bool calib, qd_err *err
 /* Of the calibration tokens: room for the rest. */
 void qd_layerwise_close_calib(qd_layerwise *l);
 void qd_layerwise_close(qd_layerwise *l);
-/* While a layer's weights are read: the qd_layerwise. */
-void qd_layerwise_reading(void *ctx);
 /* Original weights: hidden vectors of source go through the layer; with `collect` moments go to l->work->moments. */
 QD_MUST_CHECK qd_code qd_layerwise_observe(qd_layerwise *l, bool collect, qd_err *err);
 /* One stage of the quantized model's tokens: input amaxes and Hessians to l->seen. Experts' gate and up share the

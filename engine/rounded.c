@@ -1,18 +1,14 @@
 #include "engine/rounded.h"
 
-#include "base/cond.h"
 #include "base/mem.h"
-#include "base/pool.h"
 #include "engine/sites.h"
 #include "gpu/num.h"
 
 #include <math.h>
-#include <pthread.h>
 
 enum {
     PIECE_ELEMS = 1 << 18, /* of one encode call: a few milliseconds */
-    AMAX_ELEMS = 1 << 22,
-    TELL_MS = 20
+    AMAX_ELEMS = 1 << 22
 };
 
 /* A linear of the layer and how it is rounded. */
@@ -24,15 +20,11 @@ typedef struct piece_list {
 
 typedef struct rounding {
     const qd_run *run;
-    const qd_watch *watch;
+    qd_tasks *tasks;
     piece_list *linears;
     uint32_t n_linears;
-    uint64_t n_pieces;
-    pthread_mutex_t lock;
-    pthread_cond_t ended;
-    uint64_t next;
-    unsigned n_running;
-    qd_err err; /* of the first that failed */
+    uint64_t n_pieces, codes_each;
+    uint8_t *codes; /* [workers][codes_each] */
 } rounding;
 
 static qd_code round_rows(const rounding *r, const piece_list *l, uint64_t row, uint64_t n_rows, uint8_t *codes,
@@ -61,47 +53,14 @@ static qd_code round_rows(const rounding *r, const piece_list *l, uint64_t row, 
     return QD_OK;
 }
 
-/* The next piece; UINT64_MAX: none is left, or one failed. */
-static uint64_t next_piece(rounding *r)
+static qd_code round_piece(void *arg, unsigned worker, uint64_t piece, qd_err *err)
 {
-    (void)pthread_mutex_lock(&r->lock);
-    uint64_t piece = r->err.code == QD_OK && r->next < r->n_pieces ? r->next++ : UINT64_MAX;
-    (void)pthread_mutex_unlock(&r->lock);
-    return piece;
-}
-
-static qd_code round_all(rounding *r, uint8_t *codes, qd_err *err)
-{
-    for (uint64_t piece; (piece = next_piece(r)) != UINT64_MAX;) {
-        uint32_t i = r->n_linears - 1;
-        while (r->linears[i].first_piece > piece) i--;
-        const piece_list *l = &r->linears[i];
-        uint64_t row = (piece - l->first_piece) * l->rows_a_piece;
-        qd_code rc = round_rows(r, l, row, qd_min_u64(l->rows_a_piece, l->w->n - row), codes, err);
-        if (rc != QD_OK) return rc;
-        if (r->watch->n_ticks != NULL) atomic_fetch_add_explicit(r->watch->n_ticks, 1, memory_order_relaxed);
-        if (qd_cancel_asked(r->watch->cancel)) return qd_fail(err, QD_E_CANCELED, "canceled");
-    }
-    return QD_OK;
-}
-
-static void work(void *arg, unsigned worker)
-{
-    rounding *r = arg;
-    uint64_t elems = 0;
-    qd_err err = {0};
-    (void)worker;
-    for (uint32_t i = 0; i < r->n_linears; i++)
-        elems = qd_max_u64(elems, r->linears[i].rows_a_piece * r->linears[i].w->k);
-    uint8_t *codes = qd_malloc(elems);
-    qd_code rc =
-        codes == NULL ? qd_fail(&err, QD_E_NO_MEMORY, "out of memory for rounded weights") : round_all(r, codes, &err);
-    qd_free(codes);
-    (void)pthread_mutex_lock(&r->lock);
-    if (rc != QD_OK && r->err.code == QD_OK) r->err = err;
-    r->n_running--;
-    (void)pthread_cond_signal(&r->ended);
-    (void)pthread_mutex_unlock(&r->lock);
+    const rounding *r = arg;
+    uint32_t i = r->n_linears - 1;
+    while (r->linears[i].first_piece > piece) i--;
+    const piece_list *l = &r->linears[i];
+    const uint64_t row = (piece - l->first_piece) * l->rows_a_piece;
+    return round_rows(r, l, row, qd_min_u64(l->rows_a_piece, l->w->n - row), r->codes + worker * r->codes_each, err);
 }
 
 /* Raises *amax to the largest magnitude of w. */
@@ -113,7 +72,7 @@ static qd_code largest(const rounding *r, const qd_weight *w, const char *name, 
         float a = 0;
         bool finite = true;
         qd_code rc = r->run->dev->ops->amax(r->run->dev, w->dtype, at, qd_min_u64(AMAX_ELEMS, n - i), &a, &finite, err);
-        if (rc == QD_OK) rc = qd_watch_tell(r->watch, err);
+        if (rc == QD_OK) rc = qd_tasks_tick(r->tasks, err);
         if (rc != QD_OK) return rc;
         if (!finite) return qd_fail(err, QD_E_INPUT, "%s: expected finite weights, found NaN or infinity", name);
         *amax = fmaxf(*amax, a);
@@ -146,48 +105,27 @@ static qd_code collect(rounding *r, qd_layer *layer, qd_err *err)
     return QD_OK;
 }
 
-/* Until every thread has ended, telling the watch meanwhile. Called with the lock. */
-static void wait_for_all(rounding *r)
-{
-    while (r->n_running > 0) {
-        (void)qd_cond_wait_for(&r->ended, &r->lock, TELL_MS * UINT64_C(1000000));
-        if (r->watch->told == NULL) continue;
-        (void)pthread_mutex_unlock(&r->lock);
-        r->watch->told(r->watch->ctx);
-        (void)pthread_mutex_lock(&r->lock);
-    }
-}
-
-qd_code qd_round_weights(const qd_run *run, qd_layer *layer, unsigned n_threads, const qd_watch *watch, qd_err *err)
+qd_code qd_round_weights(const qd_run *run, qd_layer *layer, qd_tasks *tasks, qd_err *err)
 {
     qd_code rc = QD_OK;
-    qd_pool *pool = NULL;
-    rounding r = {.run = run, .watch = watch};
-    (void)pthread_mutex_init(&r.lock, NULL);
-    qd_cond_init(&r.ended);
+    rounding r = {.run = run, .tasks = tasks};
     r.linears = qd_calloc(run->plan->n_linears, sizeof *r.linears);
     if (r.linears == NULL) {
         rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for rounded weights");
         goto out;
     }
     QD_TRY(collect(&r, layer, err));
-    if (r.n_pieces == 0) goto out;
-    (void)pthread_mutex_lock(&r.lock); /* until the number of threads is known */
-    rc = qd_pool_start(n_threads, "qd-round", work, &r, &pool, err);
-    if (rc == QD_OK) {
-        r.n_running = qd_pool_size(pool);
-        wait_for_all(&r);
+    for (uint32_t i = 0; i < r.n_linears; i++)
+        r.codes_each = qd_max_u64(r.codes_each, r.linears[i].rows_a_piece * r.linears[i].w->k);
+    r.codes = qd_malloc(qd_tasks_workers(tasks) * r.codes_each);
+    if (r.codes == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "out of memory for rounded weights");
+        goto out;
     }
-    (void)pthread_mutex_unlock(&r.lock);
-    qd_pool_join(pool);
-    if (rc == QD_OK && r.err.code != QD_OK) {
-        rc = r.err.code;
-        if (err != NULL) *err = r.err;
-    }
+    rc = qd_tasks_run(tasks, r.n_pieces, round_piece, &r, err);
 out:
+    qd_free(r.codes);
     qd_free(r.linears);
-    (void)pthread_cond_destroy(&r.ended);
-    (void)pthread_mutex_destroy(&r.lock);
     return rc;
 }
 

@@ -8,10 +8,9 @@
 /* Upper bound of what a thread of qd_round_weights() takes. */
 #define QD_ROUND_BYTES ((uint64_t)4 << 20)
 /* Replaces the weights of the layer's quantized linears by what their codes will decode to, in the dtype they have.
- * watch is asked and told several times a second.
+ * In pieces of some milliseconds, by tasks.
  * Errors: QD_E_NO_MEMORY, QD_E_CANCELED, QD_E_INPUT (a weight that is not finite), those of the device. */
-QD_MUST_CHECK qd_code qd_round_weights(const qd_run *run, qd_layer *layer, unsigned n_threads, const qd_watch *watch,
-                                       qd_err *err);
+QD_MUST_CHECK qd_code qd_round_weights(const qd_run *run, qd_layer *layer, qd_tasks *tasks, qd_err *err);
 /* The global scale that activations of these block amaxes (see qd_host_block_amax()) are rounded under: a power of two
  * that holds the largest; 0 where there is nothing to round: all are zero, or one is not finite. */
 float qd_round_scale(const uint32_t *bits, uint64_t n_blocks);

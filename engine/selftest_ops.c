@@ -248,7 +248,7 @@ static qd_code open_bench(bench *b, const qd_ops *ops, const both *of, qd_cancel
     for (int i = 0; i < 2; i++) {
         b->w[i] = (qd_weight){.dtype = i == 0 ? QD_F32 : QD_BF16, .n = OUT, .k = COLS, .bias = of->bias};
         b->w[i].data = i == 0 ? (const void *)of->w : (const void *)of->half;
-        QD_TRY(ops->weight_pack(ops, &b->w[i], false, err));
+        QD_TRY(ops->weight_pack(ops, &b->w[i], false, NULL, err));
     }
 out:
     return rc;

@@ -125,14 +125,30 @@ static void packed_free(packed *p)
     qd_free(p);
 }
 
-qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
+typedef struct packing {
+    const qd_weight *w;
+    packed *p;
+} packing;
+
+static qd_code pack_block(void *arg, unsigned worker, uint64_t block, qd_err *err)
+{
+    const packing *c = arg;
+    const uint16_t *data = c->w->data;
+    packed *p = c->p;
+    (void)worker;
+    omp_set_num_threads(1);
+    return reorder(p, block < c->w->n / BLOCK ? &p->full : &p->last, data + block * BLOCK * c->w->k, c->w->k,
+                   p->data + block * p->full.bytes, err);
+}
+
+qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
 {
     (void)ops;
     if (!bf16 || w->dtype != QD_BF16 || w->n == 0 || w->k == 0) return QD_OK; /* host_linear.c does it */
-    uint64_t n_full = w->n / BLOCK, rest = w->n % BLOCK, at = 0;
-    const uint16_t *data = w->data;
+    const uint64_t n_full = w->n / BLOCK, rest = w->n % BLOCK;
     qd_code rc = QD_OK;
     packed *p = qd_calloc(1, sizeof *p);
+    packing c = {w, p};
     if (p == NULL) return qd_fail(err, QD_E_NO_MEMORY, "cpu: out of memory for a matrix");
     (void)pthread_mutex_init(&p->lock, NULL);
     omp_set_num_threads(1);
@@ -145,9 +161,7 @@ qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *er
         rc = qd_fail(err, QD_E_NO_MEMORY, "cpu: %" PRIu64 " bytes for a matrix", p->data_bytes);
         goto out;
     }
-    for (uint64_t i = 0; i < n_full; i++, at += p->full.bytes)
-        QD_TRY(reorder(p, &p->full, data + i * BLOCK * w->k, w->k, p->data + at, err));
-    if (rest != 0) QD_TRY(reorder(p, &p->last, data + n_full * BLOCK * w->k, w->k, p->data + at, err));
+    QD_TRY(qd_tasks_run(tasks, n_full + (rest != 0), pack_block, &c, err));
     w->packed = p;
     p = NULL; /* ownership moved */
 out:

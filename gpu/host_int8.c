@@ -23,7 +23,8 @@ enum {
     COLS = QD_INT8_COLS,
     ROWS = 4,   /* of x, times COLS: what the registers hold */
     CHUNK = 40, /* blocks of w that the first-level cache holds for COLS rows */
-    COARSE = QD_INT8_COARSE
+    COARSE = QD_INT8_COARSE,
+    PACK_ELEMS = 1 << 18 /* of w that are packed between two ticks, or one panel */
 };
 #define TINY 1e-30f /* a block below is zero */
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
@@ -117,52 +118,78 @@ typedef struct packed {
     uint64_t bytes, per;
 } packed;
 
-static qd_code pack(qd_weight *w, uint64_t per, qd_err *err)
+static void packed_free(packed *p)
 {
-    if (per != 1 && w->k % (B * per) != 0) per = 1;
-    uint64_t n_blocks = w->k / (B * per), panel = n_blocks * qd_int8_part(per);
-    if (w->exact || w->n == 0 || w->k == 0 || w->k % B != 0) return QD_OK; /* host_linear.c does it */
-    packed *p = qd_calloc(1, sizeof *p);
-    float *row = qd_malloc(w->k * sizeof *row);
-    if (p != NULL) {
-        p->per = per;
-        p->bytes = qd_div_up(w->n, COLS) * panel;
-        p->data = qd_map(p->bytes);
-    }
-    if (p == NULL || row == NULL || p->data == NULL) {
-        qd_free(p);
-        qd_free(row);
-        return qd_fail(err, QD_E_NO_MEMORY, "cpu: out of memory for a matrix");
-    }
-    for (uint64_t r = 0; r < w->n; r++) {
+    if (p == NULL) return;
+    qd_unmap(p->data, p->bytes);
+    qd_free(p);
+}
+
+typedef struct packing {
+    const qd_weight *w;
+    const packed *p;
+    uint64_t n_blocks, panels_each; /* of a task */
+    float *rows;                    /* [workers][k] */
+} packing;
+
+static qd_code pack_panels(void *arg, unsigned worker, uint64_t task, qd_err *err)
+{
+    const packing *c = arg;
+    const qd_weight *w = c->w;
+    const uint64_t first = task * c->panels_each * COLS, panel = c->n_blocks * qd_int8_part(c->p->per);
+    float *row = c->rows + worker * w->k;
+    (void)err;
+    for (uint64_t r = first; r < qd_min_u64(w->n, first + c->panels_each * COLS); r++) {
         qd_host_load(w->dtype, (const unsigned char *)w->data + r * w->k * qd_dtype_bytes(w->dtype), w->k, row);
-        qd_int8_panel_set(row, n_blocks, per, (unsigned)(r % COLS), p->data + r / COLS * panel);
+        qd_int8_panel_set(row, c->n_blocks, c->p->per, (unsigned)(r % COLS), c->p->data + r / COLS * panel);
     }
-    qd_free(row);
-    w->packed = p;
     return QD_OK;
 }
 
-qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
+static qd_code pack(qd_weight *w, uint64_t per, qd_tasks *tasks, qd_err *err)
 {
-    (void)ops;
-    (void)bf16;
-    return pack(w, 1, err);
+    if (per != 1 && w->k % (B * per) != 0) per = 1;
+    const uint64_t n_blocks = w->k / (B * per), n_panels = qd_div_up(w->n, COLS);
+    if (w->exact || w->n == 0 || w->k == 0 || w->k % B != 0) return QD_OK; /* host_linear.c does it */
+    packed *p = qd_calloc(1, sizeof *p);
+    packing c = {w, p, n_blocks, qd_max_u64(1, PACK_ELEMS / (COLS * w->k)), NULL};
+    qd_code rc = QD_OK;
+    c.rows = qd_malloc(qd_tasks_workers(tasks) * w->k * sizeof *c.rows);
+    if (p != NULL) {
+        p->per = per;
+        p->bytes = n_panels * n_blocks * qd_int8_part(per);
+        p->data = qd_map(p->bytes);
+    }
+    if (p == NULL || c.rows == NULL || p->data == NULL) {
+        rc = qd_fail(err, QD_E_NO_MEMORY, "cpu: out of memory for a matrix");
+        goto out;
+    }
+    QD_TRY(qd_tasks_run(tasks, qd_div_up(n_panels, c.panels_each), pack_panels, &c, err));
+    w->packed = p;
+    p = NULL; /* ownership moved */
+out:
+    packed_free(p);
+    qd_free(c.rows);
+    return rc;
 }
 
-qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
 {
     (void)ops;
     (void)bf16;
-    return pack(w, COARSE, err);
+    return pack(w, 1, tasks, err);
+}
+
+qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
+{
+    (void)ops;
+    (void)bf16;
+    return pack(w, COARSE, tasks, err);
 }
 
 void qd_host_int8_unpack(qd_weight *w)
 {
-    packed *p = w->packed;
-    if (p == NULL) return;
-    qd_unmap(p->data, p->bytes);
-    qd_free(p);
+    packed_free(w->packed);
     w->packed = NULL;
 }
 

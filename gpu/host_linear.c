@@ -8,10 +8,11 @@ enum {
     ROWS_ALIGN = 64 /* oneDNN's kernels like whole tiles */
 };
 
-qd_code qd_host_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_host_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
 {
     (void)ops;
     (void)bf16;
+    (void)tasks;
     (void)err;
     w->packed = NULL;
     return QD_OK;

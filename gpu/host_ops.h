@@ -35,18 +35,18 @@ void qd_host_op_fake_quant(const qd_lane *l, float gs, const uint32_t *bits, con
 /* host_linear.c */
 qd_code qd_host_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y, uint64_t ldy,
                        qd_err *err);
-qd_code qd_host_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
 void qd_host_weight_unpack(qd_weight *w);
 /* host_bf16.c: the same with BF16 products in hardware */
 qd_code qd_host_bf16_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
                             uint64_t ldy, qd_err *err);
-qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_bf16_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
 void qd_host_bf16_unpack(qd_weight *w);
 /* host_int8.c: with integer products, for calibration; x86-64 with AVX-512 VNNI */
 qd_code qd_host_int8_linear(qd_lane *l, const float *x, uint64_t m, uint64_t ldx, const qd_weight *w, float *y,
                             uint64_t ldy, qd_err *err);
-qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
-qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_host_int8_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
+qd_code qd_host_int8_pack_coarse(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
 void qd_host_int8_unpack(qd_weight *w);
 /* host_gram.c: the same for sums of outer products */
 qd_code qd_host_gram_begin(qd_lane *l, const float *x, uint64_t ld, uint64_t rows, uint64_t n, qd_gram *ret,

@@ -9,8 +9,8 @@
 #ifndef QD_GPU_OPS_H
 #define QD_GPU_OPS_H
 
-#include "base/cancel.h"
 #include "base/dtype.h"
+#include "base/tasks.h"
 #include "gpu/scratch.h"
 
 #include <stdatomic.h>
@@ -111,8 +111,9 @@ struct qd_ops {
     /* What the bytes of products depend on besides their arguments: device, library and its version, instruction set.
      * Two devices with the same text give the same bytes. At most QD_NUMERICS_BYTES with the NUL. */
     void (*numerics)(const qd_ops *ops, char *ret);
-    /* Vectors as well as matrices; data and bias must not change after. */
-    qd_code (*weight_pack)(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+    /* Vectors as well as matrices; data and bias must not change after. In pieces of some milliseconds by tasks, or the
+     * caller's thread alone where that is NULL. Errors: QD_E_NO_MEMORY, QD_E_CANCELED, QD_E_DEVICE. */
+    qd_code (*weight_pack)(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
     void (*weight_unpack)(qd_weight *w); /* frees w->packed */
 
     /* y [m][n] = x [m][k] w^T + bias. Errors: QD_E_CANCELED, QD_E_NO_MEMORY, QD_E_DEVICE. */

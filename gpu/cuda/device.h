@@ -101,7 +101,7 @@ qd_code qd_cuda_gram(qd_lane *l, const qd_gram *g, uint64_t i, uint64_t m, uint6
 qd_code qd_cuda_attention(qd_lane *l, const qd_attention *a, qd_err *err);
 
 /* weights.c */
-qd_code qd_cuda_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err);
+qd_code qd_cuda_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err);
 void qd_cuda_weight_unpack(qd_weight *w);
 
 /* ops_cuda.c: the operations without memory and errors of their own, put into the table. */

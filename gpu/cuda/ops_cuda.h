@@ -6,7 +6,7 @@
 #include "gpu/ops.h"
 
 enum {
-    QD_CUDA_LIBRARY_VERSION = 3 /* of the symbol below, of gpu/ops.h, gpu/solver.h and gpu/dev.h */
+    QD_CUDA_LIBRARY_VERSION = 4 /* of the symbol below, of gpu/ops.h, gpu/solver.h and gpu/dev.h */
 };
 
 /* The one symbol that the loader (gpu/device.c) looks for in libqd_cuda.so besides the launches of launch.h. */

@@ -11,7 +11,7 @@ typedef struct packed {
 } packed;
 
 /* Weights come from one thread, before any lane runs: the copies are waited for here. */
-qd_code qd_cuda_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *err)
+qd_code qd_cuda_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_tasks *tasks, qd_err *err)
 {
     qd_cuda_device *d = qd_cuda_device_of(ops);
     const uint64_t bytes = w->n * w->k * qd_dtype_bytes(w->dtype), bias = w->bias != NULL ? w->n * sizeof(float) : 0;
@@ -30,6 +30,7 @@ qd_code qd_cuda_weight_pack(const qd_ops *ops, qd_weight *w, bool bf16, qd_err *
     if (bias != 0) QD_TRY(qd_cuda_stage_up(d, &d->stage, w->bias, bias, (unsigned char *)p->data + p->bias_at, err));
     QD_TRY(qd_cuda_check(d, cudaStreamSynchronize(d->stage.stream), "copy of weights", err));
     w->device_data = p->data;
+    rc = qd_tasks_tick(tasks, err);
 out:
     if (rc != QD_OK) qd_cuda_weight_unpack(w);
     return rc;

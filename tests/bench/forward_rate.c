@@ -52,7 +52,7 @@ static rate product_rate(const char *device, qd_dtype dtype, unsigned n_threads)
     qd_pool *pool = NULL;
     p.w.data = data;
     p.x = data;
-    if (data != NULL && p.ops->weight_pack(p.ops, &p.w, true, NULL) == QD_OK) {
+    if (data != NULL && p.ops->weight_pack(p.ops, &p.w, true, NULL, NULL) == QD_OK) {
         uint64_t wall = qd_mono_ns(), cpu = qd_cpu_ns();
         if (qd_pool_start(n_threads, "rate", multiply, &p, &pool, NULL) == QD_OK) {
             qd_pool_join(pool);

@@ -133,7 +133,7 @@ static void one_linear(fixture *f, qd_dtype dtype, bool bf16, uint64_t m, uint64
                             .k = k,
                             .data = dtype == QD_BF16 ? (void *)h : (void *)w,
                             .bias = with_bias ? bias : NULL};
-        OK(ops->weight_pack(ops, &of[i], bf16, &f->err));
+        OK(ops->weight_pack(ops, &of[i], bf16, NULL, &f->err));
     }
     f->host.bf16 = f->gpu.bf16 = bf16;
     OK(f->host.ops->linear(&f->host, x, m, ldx, &of[0], y, ldy, &f->err));
@@ -274,7 +274,7 @@ static qd_code use(qd_err *err)
     qd_code rc = QD_OK;
     QD_TRY(qd_cuda_library_of()->open(0, &l.ops, err));
     QD_TRY(l.ops->reserve(l.ops, UINT64_C(64) << 20, err));
-    QD_TRY(l.ops->weight_pack(l.ops, &of, false, err));
+    QD_TRY(l.ops->weight_pack(l.ops, &of, false, NULL, err));
     QD_TRY(qd_lane_open(&l, err));
     QD_TRY(qd_scratch_take(&l.scratch, 8, 8, &d, err));
     QD_TRY(qd_scratch_take(&l.scratch, 8, 8, &e, err));

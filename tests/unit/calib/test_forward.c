@@ -154,12 +154,12 @@ static int teardown(void **state)
     return scratch_remove(&s);
 }
 
-static qd_code on_weights(void *ctx, qd_layer *layer, const qd_watch *watch, qd_err *err)
+static qd_code on_weights(void *ctx, qd_layer *layer, qd_tasks *tasks, qd_err *err)
 {
     fix *f = ctx;
     f->n_layers_seen++;
     if (f->stop_at_layer_1 && layer->number == 1) qd_cancel_set(&f->cancel, 15);
-    return qd_watch_tell(watch, err);
+    return qd_tasks_tick(tasks, err);
 }
 
 static qd_code on_input(void *ctx, const qd_site *site, float *replaced, bool *ret_replaced, qd_err *err)
@@ -234,8 +234,7 @@ static void run_ok(fix *f, qd_forward_opts opts, const qd_forward_hooks *hooks)
     assert_int_equal(memory.activation_bytes, ROWS * HIDDEN * (opts.bf16 ? 2 : 4));
     for (uint64_t i = 0; i < LAYERS; i++) {
         qd_layer layer = {0};
-        const qd_watch watch = {0};
-        assert_int_equal(qd_layer_load(&f->x, i, qd_ops_host("cpu"), opts.bf16, &watch, &layer, &f->err), QD_OK);
+        assert_int_equal(qd_layer_load(&f->x, i, qd_ops_host("cpu"), opts.bf16, NULL, &layer, &f->err), QD_OK);
         assert_true(layer.memory_bytes <= memory.layer_bytes);
         qd_layer_done(&layer);
     }
@@ -307,13 +306,12 @@ static void a_cancel_while_weights_are_read_ends_it(void **state)
 {
     fix *f = *state;
     qd_layer layer = {0};
-    atomic_ulong ticks = 0;
-    const qd_watch watch = {.cancel = &f->cancel, .n_ticks = &ticks};
-    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &watch, &layer, &f->err), QD_OK);
-    assert_true(ticks > 10);
+    qd_tasks tasks = {.n_threads = 1, .cancel = &f->cancel};
+    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &tasks, &layer, &f->err), QD_OK);
+    assert_true(tasks.n_ticks > 10);
     qd_layer_done(&layer);
     qd_cancel_set(&f->cancel, 2);
-    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &watch, &layer, &f->err), QD_E_CANCELED);
+    assert_int_equal(qd_layer_load(&f->x, 0, qd_ops_host("cpu"), true, &tasks, &layer, &f->err), QD_E_CANCELED);
     assert_null(layer.memory);
 }
 

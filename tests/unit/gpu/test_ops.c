@@ -13,7 +13,7 @@ static void linear_case(fix *f, const char *device, qd_dtype dtype, uint64_t m, 
     qd_weight wt = {.dtype = dtype, .n = n, .k = k, .data = dtype == QD_F32 ? (void *)w : (void *)half};
     if (biased) wt.bias = bias;
     f->lane.ops = qd_ops_host(device);
-    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, f->lane.bf16, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, f->lane.bf16, NULL, &f->err), QD_OK);
     assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < ldy; j++) {

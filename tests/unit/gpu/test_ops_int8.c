@@ -21,7 +21,7 @@ static void int8_case(fix *f, const char *device, uint64_t m, uint64_t n, uint64
     for (uint64_t i = 0; i < 16 && i < n * k; i++) w[i] = 0; /* a block of nothing */
     memcpy(before, y, m * ldy * sizeof *y);
     qd_weight wt = {.dtype = QD_F32, .n = n, .k = k, .data = w, .bias = biased ? bias : NULL};
-    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
+    assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, NULL, &f->err), QD_OK);
     assert_int_equal(f->lane.ops->linear(&f->lane, x, m, ldx, &wt, y, ldy, &f->err), QD_OK);
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < ldy; j++) {
@@ -71,7 +71,7 @@ static void an_exact_matrix_has_the_products_of_plain_f32(void **state)
     for (int d = 0; d < 3; d++) {
         qd_weight wt = {.dtype = QD_F32, .n = ROWS, .k = K, .data = w, .exact = true};
         f->lane.ops = qd_ops_host(devices[d]);
-        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
+        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, NULL, &f->err), QD_OK);
         assert_int_equal(f->lane.ops->linear(&f->lane, x, M, K, &wt, y[d], ROWS, &f->err), QD_OK);
         if (wt.packed != NULL) f->lane.ops->weight_unpack(&wt);
         assert_memory_equal(y[d], y[0], sizeof y[0]);
@@ -97,11 +97,48 @@ static void integer_products_hold_nvfp4_values(void **state)
             sum += (double)x[i] * (double)w[i];
         }
         qd_weight wt = {.dtype = QD_F32, .n = 1, .k = 32, .data = w};
-        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, &f->err), QD_OK);
+        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &wt, false, NULL, &f->err), QD_OK);
         assert_int_equal(f->lane.ops->linear(&f->lane, x, 1, 32, &wt, &y, 1, &f->err), QD_OK);
         near((double)y, sum, 1e-6 * (fabs(sum) + 448 * 6), "product", (uint64_t)n);
         f->lane.ops->weight_unpack(&wt);
     }
+}
+
+/* Whatever the threads; and in a layer as wide as Llama-3-8B's, in pieces that end with a tick. */
+static void packing_is_the_same_in_any_number_of_threads(void **state)
+{
+    static const char *const devices[] = {"cpu-bf16", "cpu-int8", "cpu-int8-coarse"};
+    enum {
+        WIDE = 14336,
+        ROWS = 1040, /* blocks and panels, and some rows left over */
+        PIECE = 512 * WIDE
+    };
+    fix *f = *state;
+    float *x = some(f, 2 * WIDE), y[2][2 * ROWS];
+    uint16_t *w = malloc((size_t)ROWS * WIDE * sizeof *w);
+    assert_non_null(w);
+    for (int i = 0; i < ROWS * WIDE; i++) w[i] = qd_bf16_from_f32(x[i % (2 * WIDE - 1)]);
+    f->lane.bf16 = true;
+    for (int d = 0; d < 3; d++) {
+        qd_weight of[2];
+        qd_cancel cancel = {0};
+        qd_tasks tasks = {.n_threads = 3, .cancel = &cancel};
+        f->lane.ops = qd_ops_host(devices[d]);
+        if (f->lane.ops == NULL) continue;
+        for (int i = 0; i < 2; i++) {
+            of[i] = (qd_weight){.dtype = QD_BF16, .n = ROWS, .k = WIDE, .data = w};
+            assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &of[i], true, i == 0 ? NULL : &tasks, &f->err),
+                             QD_OK);
+            assert_int_equal(f->lane.ops->linear(&f->lane, x, 2, WIDE, &of[i], y[i], ROWS, &f->err), QD_OK);
+            f->lane.ops->weight_unpack(&of[i]);
+        }
+        assert_memory_equal(y[0], y[1], sizeof y[0]);
+        assert_true(tasks.n_ticks >= (uint64_t)ROWS * WIDE / PIECE);
+        qd_cancel_set(&cancel, 15);
+        assert_int_equal(f->lane.ops->weight_pack(f->lane.ops, &of[0], true, &tasks, &f->err), QD_E_CANCELED);
+        assert_null(of[0].packed);
+    }
+    free(x), free(w);
 }
 
 int main(void)
@@ -111,6 +148,7 @@ int main(void)
         T(integer_products_are_exact_in_their_blocks),
         T(an_exact_matrix_has_the_products_of_plain_f32),
         T(integer_products_hold_nvfp4_values),
+        T(packing_is_the_same_in_any_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
