@@ -1,12 +1,16 @@
 #include "engine/moments.h"
 
 #include "base/mem.h"
+#include "gpu/host_vec.h"
 
 #include <math.h>
 #include <string.h>
 
 #define UNIT     0x1p60
 #define CALL_MAX 0x1p60 /* of one call: room for 128 of the largest, which no working model gives */
+enum {
+    STRIPE = 256 /* channels at a time: their sums stay in the first-level cache, and rows are read as they lie */
+};
 
 qd_code qd_moments_init(uint32_t n_channels, qd_moments *ret, qd_err *err)
 {
@@ -29,17 +33,23 @@ void qd_moments_done(qd_moments *m)
     memset(m, 0, sizeof *m);
 }
 
-/* Sixteen channels at a time, so that their sums stay in registers. */
-static void add_channels(qd_moments *m, const float *x, uint64_t n_tokens, uint64_t ld, uint32_t first, uint32_t n)
+/* sum [n] and most [n] of a stripe. */
+QD_VEC static void add_up(const float *x, uint64_t n_tokens, uint64_t ld, uint32_t n, double *restrict sum,
+                          float *restrict most)
 {
-    double sum[16] = {0};
-    float most[16] = {0};
     for (uint64_t t = 0; t < n_tokens; t++)
         for (uint32_t k = 0; k < n; k++) {
-            float v = fabsf(x[t * ld + first + k]);
+            float v = fabsf(x[t * ld + k]);
             sum[k] += (double)v * (double)v;
             most[k] = v > most[k] ? v : most[k];
         }
+}
+
+static void add_stripe(qd_moments *m, const float *x, uint64_t n_tokens, uint64_t ld, uint32_t first, uint32_t n)
+{
+    double sum[STRIPE] = {0};
+    float most[STRIPE] = {0};
+    add_up(x + first, n_tokens, ld, n, sum, most);
     for (uint32_t k = 0; k < n; k++) {
         if (!(sum[k] < CALL_MAX)) { /* also NaN */
             m->bad = true;
@@ -52,8 +62,8 @@ static void add_channels(qd_moments *m, const float *x, uint64_t n_tokens, uint6
 
 void qd_moments_add(qd_moments *m, const float *x, uint64_t n_tokens, uint64_t ld)
 {
-    for (uint32_t k = 0; k < m->n_channels; k += 16)
-        add_channels(m, x, n_tokens, ld, k, m->n_channels - k < 16 ? m->n_channels - k : 16);
+    for (uint32_t k = 0; k < m->n_channels; k += STRIPE)
+        add_stripe(m, x, n_tokens, ld, k, m->n_channels - k < STRIPE ? m->n_channels - k : STRIPE);
     m->n_tokens += n_tokens;
 }
 

@@ -29,11 +29,11 @@ enum {
 #define TINY 1e-30f /* a block below is zero */
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 
-/* Four blocks from x, of which n are there: integers to q [4][16], each block's scale, and the sum of its integers;
- * coarse: those of all four, in each place. What is not finite gives a scale that is not. */
-VNNI QD_INLINE void to_integers(const float *x, uint64_t n, bool coarse, __m128i q[4], __m128 *ret_scale,
-                                __m128i *ret_sum)
+/* Four blocks from x, of which n are there: their integers, each block's scale, and the sum of its integers; coarse:
+ * those of all four, in each place. What is not finite gives a scale that is not. */
+VNNI QD_INLINE __m512i to_integers(const float *x, uint64_t n, bool coarse, __m128 *ret_scale, __m128i *ret_sum)
 {
+    __m128i q[4];
     __m512 v[4], most = _mm512_setzero_ps();
     for (uint64_t i = 0; i < 4; i++) {
         v[i] = _mm512_maskz_loadu_ps((__mmask16)(i < n ? 0xffffu : 0u), x + (i < n ? i : 0) * B);
@@ -54,14 +54,13 @@ VNNI QD_INLINE void to_integers(const float *x, uint64_t n, bool coarse, __m128i
     __m128 largest = _mm_castsi128_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi32(pick, a)));
     __mmask8 used = _mm_cmp_ps_mask(largest, _mm_set1_ps(TINY), _CMP_NLT_UQ);
     __m512 rcp = _mm512_castps128_ps512(_mm_maskz_div_ps(used, _mm_set1_ps(MOST), largest));
-    __m512i all = _mm512_setzero_si512();
     for (int i = 0; i < 4; i++) {
         __m512 f = _mm512_permutexvar_ps(_mm512_set1_epi32(i), rcp);
         q[i] = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], f)));
     }
-    all = _mm512_inserti32x4(_mm512_castsi128_si512(q[0]), q[1], 1);
-    all = _mm512_inserti32x4(_mm512_inserti32x4(all, q[2], 2), q[3], 3);
-    all = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), all);
+    __m512i integers = _mm512_inserti32x4(_mm512_castsi128_si512(q[0]), q[1], 1);
+    integers = _mm512_inserti32x4(_mm512_inserti32x4(integers, q[2], 2), q[3], 3);
+    __m512i all = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), integers);
     all = _mm512_add_epi32(all, _mm512_shuffle_epi32(all, _MM_PERM_BADC));
     all = _mm512_add_epi32(all, _mm512_shuffle_epi32(all, _MM_PERM_CDAB));
     if (coarse) {
@@ -70,6 +69,7 @@ VNNI QD_INLINE void to_integers(const float *x, uint64_t n, bool coarse, __m128i
     }
     *ret_sum = _mm512_castsi512_si128(_mm512_permutexvar_epi32(pick, all));
     *ret_scale = _mm_maskz_mul_ps(used, largest, _mm_set1_ps(1.0f / MOST));
+    return integers;
 }
 
 VNNI void qd_int8_rows_set(const qd_int8_rows *s, uint64_t row, const float *x)
@@ -80,13 +80,14 @@ VNNI void qd_int8_rows_set(const qd_int8_rows *s, uint64_t row, const float *x)
     for (uint64_t b = 0; b < blocks; b += 4) {
         uint64_t n = qd_min_u64(4, blocks - b), scales = coarse ? 1 : n;
         __mmask8 there = (__mmask8)((1u << scales) - 1u);
-        __m128i q[4], sum;
+        __m512i q;
+        __m128i sum;
         __m128 scale;
         if (coarse)
-            to_integers(x + b * B, n, true, q, &scale, &sum);
+            q = to_integers(x + b * B, n, true, &scale, &sum);
         else
-            to_integers(x + b * B, n, false, q, &scale, &sum);
-        for (uint64_t i = 0; i < n; i++) _mm_storeu_si128((__m128i *)(void *)(to + (b + i) * B), q[i]);
+            q = to_integers(x + b * B, n, false, &scale, &sum);
+        _mm512_mask_storeu_epi32(to + b * B, (__mmask16)((1u << (4 * n)) - 1u), q);
         _mm_mask_storeu_ps(s->scale + at, there, scale);
         _mm_mask_storeu_epi32(s->minus + at, there, _mm_mullo_epi32(sum, _mm_set1_epi32(-BIAS)));
         at += scales;
@@ -98,16 +99,16 @@ VNNI void qd_int8_panel_set(const float *w, uint64_t n_blocks, uint64_t per, uns
     uint64_t part = qd_int8_part(per), blocks = n_blocks * per;
     for (uint64_t b = 0; b < blocks; b += 4) {
         uint64_t n = qd_min_u64(4, blocks - b);
-        __m128i q[4], sum;
-        float scale[4];
+        __m128i sum;
         __m128 all;
-        to_integers(w + b * B, n, per == COARSE, q, &all, &sum);
+        __m512i q = to_integers(w + b * B, n, per == COARSE, &all, &sum);
+        float scale[4];
+        uint32_t four[4][4];
         _mm_storeu_ps(scale, all);
+        _mm512_storeu_si512(four, _mm512_xor_si512(q, _mm512_set1_epi8((char)BIAS)));
         for (uint64_t i = 0; i < n; i++) {
             unsigned char *to = panel + (b + i) / per * part, *fours = to + (b + i) % per * COLS * B + lane * 4;
-            uint32_t four[4];
-            _mm_storeu_si128((__m128i *)(void *)four, _mm_xor_si128(q[i], _mm_set1_epi8((char)BIAS)));
-            for (unsigned g = 0; g < 4; g++) memcpy(fours + g * COLS * 4, &four[g], 4);
+            for (unsigned g = 0; g < 4; g++) memcpy(fours + g * COLS * 4, &four[i][g], 4);
             memcpy(to + COLS * B * per + lane * sizeof scale[i], &scale[i], sizeof scale[i]);
         }
     }
@@ -230,6 +231,7 @@ VNNI QD_INLINE void tile(int m, int per, const qd_int8_rows *s, uint64_t row, co
         __m512i dot[ROWS][VECS];
         for (int r = 0; r < m; r++)
             for (int v = 0; v < VECS; v++) dot[r][v] = _mm512_set1_epi32(minus[(uint64_t)r * s->n_blocks + b]);
+#pragma GCC unroll 16 /* else each group's sums are moved twice */
         for (int g = 0; g < 4 * per; g++) {
             __m512i part[VECS];
             for (int v = 0; v < VECS; v++) part[v] = _mm512_load_si512(w + g * COLS * 4 + v * 64);

@@ -30,21 +30,23 @@ static qd_code take_bytes(qd_lane *l, uint64_t n, unsigned char **ret, qd_err *e
     return rc;
 }
 
-/* exp(scale (s - largest)), in place; returns the sum. */
+/* exp(scale (s - largest)) of n, in place; returns the sum. There is room for whole vectors: what fills the last one up
+ * changes neither, and is zero then. */
 QD_VEC static float exponentials(float *s, uint64_t n, float scale)
 {
     float top[QD_VEC_LANES], sum[QD_VEC_LANES] = {0};
-    uint64_t i = 0;
+    const uint64_t end = (n + QD_VEC_LANES - 1) / QD_VEC_LANES * QD_VEC_LANES;
+    for (uint64_t i = n; i < end; i++) s[i] = s[0];
     for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[0];
-    for (; i + QD_VEC_LANES <= n; i += QD_VEC_LANES)
+    for (uint64_t i = 0; i < end; i += QD_VEC_LANES)
         for (int k = 0; k < QD_VEC_LANES; k++) top[k] = s[i + (uint64_t)k] > top[k] ? s[i + (uint64_t)k] : top[k];
-    for (; i < n; i++) top[0] = s[i] > top[0] ? s[i] : top[0];
     for (int k = 1; k < QD_VEC_LANES; k++) top[0] = top[k] > top[0] ? top[k] : top[0];
     float most = top[0];
-    for (i = 0; i < n; i++) s[i] = qd_exp((s[i] - most) * scale);
-    for (i = 0; i + QD_VEC_LANES <= n; i += QD_VEC_LANES)
+    for (uint64_t i = 0; i < end; i += QD_VEC_LANES)
+        for (int k = 0; k < QD_VEC_LANES; k++) s[i + (uint64_t)k] = qd_exp((s[i + (uint64_t)k] - most) * scale);
+    for (uint64_t i = n; i < end; i++) s[i] = 0;
+    for (uint64_t i = 0; i < end; i += QD_VEC_LANES)
         for (int k = 0; k < QD_VEC_LANES; k++) sum[k] += s[i + (uint64_t)k];
-    for (int k = 0; i < n; i++, k++) sum[k] += s[i];
     return qd_lanes_sum(sum);
 }
 
@@ -72,6 +74,7 @@ static qd_code block(qd_lane *l, const qd_attention *a, const head *h, uint64_t 
                      qd_err *err)
 {
     qd_scratch_mark mark = qd_scratch_here(&l->scratch);
+    _Static_assert((int)B == (int)QD_VEC_LANES, "a row of scores is padded to whole vectors");
     uint64_t keys = q0 + n, padded = qd_div_up(keys, B) * B;
     float *out = a->out + q0 * a->out_token + number * a->head_dim, *s = NULL, sums[QUERIES];
     qd_int8_rows rows;
