@@ -159,7 +159,7 @@ qd_code qd_joblog_send(qd_joblog *l, qd_joblog_sender send, void *ctx, bool all,
     return QD_OK;
 }
 
-qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd_err *err)
+qd_code qd_joblog_store(qd_joblog *l, const char *dir, uint64_t time_ms, const char *last_line, qd_err *err)
 {
     qd_buf text = {0};
     qd_code rc = QD_OK;
@@ -169,7 +169,7 @@ qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd
         goto out;
     }
     if (l->text.len != 0) qd_buf_add(&text, l->text.data, l->text.len);
-    if (last_line != NULL) add_line(&l->second, qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO, last_line, &text);
+    if (last_line != NULL) add_line(&l->second, time_ms, QUANTD__LOG_LEVEL__LOG_INFO, last_line, &text);
     QD_TRY(qd_buf_check(&text, err));
     QD_TRY(qd_file_replace(path, text.data, text.len, err));
 out:

@@ -43,6 +43,7 @@ typedef qd_code (*qd_joblog_sender)(void *ctx, Quantd__LogLine **lines, size_t n
 /* Sends batches: one that is due or full, all of them when `all`. AWAY: call again. */
 QD_MUST_CHECK qd_code qd_joblog_send(qd_joblog *l, qd_joblog_sender send, void *ctx, bool all, qd_err *err);
 /* Writes the text to dir/QD_LOG_FILE with one more line, so that the log is whole when the directory appears. */
-QD_MUST_CHECK qd_code qd_joblog_store(qd_joblog *l, const char *dir, const char *last_line, qd_err *err);
+QD_MUST_CHECK qd_code qd_joblog_store(qd_joblog *l, const char *dir, uint64_t time_ms, const char *last_line,
+                                      qd_err *err);
 
 #endif

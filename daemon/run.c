@@ -17,6 +17,8 @@ enum {
     SHORT_KILL_MS = 1
 };
 
+static const char k_success[] = "Quantization succeeded!";
+
 void qd_run_note(qd_worker *w, Quantd__LogLevel level, const char *text)
 {
     qd_joblog_add(&w->run.log, qd_unix_ms(), level, text);
@@ -127,7 +129,8 @@ static void answer(qd_worker *w, uint64_t now)
     qd_run_hear_members(w);
     qd_joblog_progress(&r->log, 1000);
     qd_task_staging(r->task, staging, sizeof staging);
-    rc = qd_joblog_store(&r->log, staging, "Quantization succeeded!", &err);
+    r->success_ms = qd_unix_ms();
+    rc = qd_joblog_store(&r->log, staging, r->success_ms, k_success, &err);
     if (rc == QD_OK)
         qd_task_set_log_lines(r->task, r->log.n_text + 1);
     else
@@ -218,7 +221,9 @@ static void tell_end(qd_worker *w, const qd_child_result *res, const qd_job_erro
     r->told = true;
     if (res != NULL && res->ok && r->stop < QD_STOP_CANCEL) {
         qd_joblog_progress(&r->log, 1000);
-        qd_run_note(w, QUANTD__LOG_LEVEL__LOG_INFO, "Quantization succeeded!");
+        /* The same line as in the file: whoever reads the one and then the other sees one log. */
+        qd_joblog_add(&r->log, r->success_ms != 0 ? r->success_ms : qd_unix_ms(), QUANTD__LOG_LEVEL__LOG_INFO,
+                      k_success);
     } else if (r->stop == QD_STOP_CANCEL) {
         qd_run_note(w, QUANTD__LOG_LEVEL__LOG_WARN, "Quantization canceled.");
     } else if (r->stop == QD_STOP_DRAIN) {

@@ -37,7 +37,8 @@ typedef struct qd_job_run {
     uint64_t patience_ms; /* of a drain: until then what is begun may be finished; 0: none, or it is over */
     uint64_t began_ms, renew_ms, ask_ms, poll_ms, progress_ms, retry_ms; /* when each is due */
     uint32_t told_permille;
-    qd_err start_error; /* no child: why not */
+    uint64_t success_ms; /* UTC: when success was said, in the file first; 0: not yet */
+    qd_err start_error;  /* no child: why not */
     /* gang_lead.c: the gang; of a job of one rank it has nothing to say */
     qd_lead *lead;
     bool regroup;             /* the gang is broken; when the child has ended, another one is called */
