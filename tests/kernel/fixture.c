@@ -183,6 +183,7 @@ void each(void **state, each_fn *fn)
         {5, 17, 64, KIND_COUNT},
         {17, 48, 32, KIND_COUNT},
         {2, 1024, QD_CUDA_THREADS, 1},
+        {4, 440, QD_CUDA_THREADS, KIND_COUNT},
         {1, 1100, 32, KIND_COUNT},
         {3, 1025, QD_CUDA_THREADS, KIND_COUNT},
         {1, 2600, 96, 1},
