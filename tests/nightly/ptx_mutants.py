@@ -5,7 +5,7 @@ Changes one instruction of the kernels' PTX at a time, by a fixed list of operat
 the kernel tests. Every kernel of every architecture has its turn before one comes twice. A mutant that every test passes
 is a survivor: a missing input, or a change that changes nothing. Known ones of the latter kind are in UNKILLABLE, with the
 reason. BUILD_DIR: where the kernel tests are built, PTX tests included. --part: the I-th of N parts of the sample.
-Exit 0: of the mutants that can be killed at least 85 % were; 1: fewer; 2: it could not run (the unchanged kernels fail,
+Exit 0: of the mutants that can be killed at least 95 % were; 1: fewer; 2: it could not run (the unchanged kernels fail,
 nothing built)."""
 import argparse
 import concurrent.futures
@@ -17,13 +17,17 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CC = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-w", "-ffp-contract=off", "-fno-math-errno", f"-I{ROOT}"]
-TESTS = {"amax": ("golden", "amax"), "nvfp4": ("golden", "encode")}  # of a file of kernels; all others: forward
-PROGRAMS = ("golden", "amax", "encode", "forward")
-TIMEOUT_S = 60  # a changed loop may never end
-KILLED_MIN = 0.85
+TESTS = {"amax": ("golden", "amax"), "nvfp4": ("golden", "encode"), "delta": ("delta",), "gptq": ("gptq",),
+         "blocks": ("forward",)}  # of a file of kernels
+OTHERS = ("forward", "lastbit")
+PROGRAMS = ("golden", "amax", "encode", "forward", "lastbit", "delta", "gptq")
+ENDLESS = 10  # times as long as the unchanged kernels take, and ENDLESS seconds: a changed loop may never end
+AROUND = 48  # instructions of a kernel before and behind the changed one that a reason is looked for in
+KILLED_MIN = 0.95
 HALF_SWAPS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt", "ltu": "leu", "leu": "ltu", "gtu": "geu", "geu": "gtu",
               "eq": "ne", "ne": "eq", "equ": "neu", "neu": "equ"}
 
@@ -128,22 +132,96 @@ OPERATORS = {
     "shuffle with another partner": move_partner,
 }
 
-# (kernel, operator, "line before ; instruction -> changed instruction ; line after"; regular expressions) and why no test can tell.
-DIVISION = r"and\.b64 .*, -4294967296; ; setp\.(eq|ne)\.s64 "
+# (kernel, operator, "lines before ; ## instruction -> changed instruction ## ; lines behind"; regular expressions, in which ~
+# is any part of one instruction) and why no test can tell.
+DIVISION = "nvcc divides in 64 bits or, where both fit, in 32: more than 2^32 elements would tell"
+PAYLOAD = "the payload of a NaN that arithmetic made, in which processors differ"
+ODD_NAN = "a NaN that no arithmetic makes"
+CLAMP = "the clamp inside exp(): what lies beyond it is replaced by 0 or infinity later"
+HALVES = "2^n as a product of two: whichever two, none of them subnormal or infinite"
+LEAST = "1 + exp() is 1 there, whether exp() is 0 or its least"
+NOT_ABOVE_0 = "what softmax and routing take exp() of is a number minus the largest: never above 0"
+LIBRARY = "inside NVIDIA's expf and log1pf, whose bound is wider"
+NO_FLOAT = "one ulp of 1/5040 changes exp() of no float: all were tried (tests/kernel/fixture.h)"
+NO_BF16 = "one ulp of this constant changes no rounded sigmoid or SiLU: all floats were tried (tests/kernel/fixture.h)"
+SIX = "what is cut off at 6, or one last bit beside it, rounds to 6"
+NO_SCALE = "the value of a negative scale or of code 127, which no block has"
+EDGE = "a number on this edge, or beside it, has the same code on either path"
+NO_TIE = "a number with its last bit set is no tie of E2M1, and no code is taken from this sum"
+SIGMOIDS = "qd_k_(silu_mul|gate|gate_rows|conv_silu|norm_gated|decay)"
+SOFTMAX = "qd_k_(softmax|route)"
 UNKILLABLE = [
-    (".*", "setp.*|integer constant.*", DIVISION, "nvcc divides in 64 bits or, where both fit, in 32: more than 2^32 elements would tell"),
-    (".*", "integer constant.*", r"or\.b32 .*, 4194304; ->", "the payload of a NaN, which no result has"),
-    (".*", ".*", r"(and|or)\.b32 [^;]*-65536; -> .* ; or\.b32 .*, 4194304;|-4259840; ->", "the payload of a NaN, which no result has"),
-    ("qd_k_decay", "float constant.*", "mov.f32 .*, 0f437", "inside nvcc's expf, whose bound is wider"),
-    (".*", r"integer constant \+ 1", r"setp\.[gl][te]\.u32 .*, 2139095040; ->", "a NaN that no arithmetic makes"),
-    (".*", r"float constant \+ 1 ulp", r"mov\.f32 %f\d+, 0f00000000; ->", "a sum begins with the smallest denormal: lost in it"),
-    ("qd_k_(gather|copy)", r"integer constant \+ 1", r"add\.s64 .*, 1024; ->", "the next block's first element is written twice"),
-    ("qd_k_amax_.*", "guard inverted", r"setp\.ne\.s32 .*, 0; ; @%p\d+ bra", "every thread of the first warp holds its maximum"),
-    ("qd_k_amax_.*", "and and or", r"and\.b64 [^;]*, -[48]; ->", "the tail begins at the front: the same maximum"),
-    ("qd_k_.*_(bf16|f16|f32)", ".*", "0fFB800000", "the value of a negative scale, which no block has"),
-    ("qd_k_amax_.*", "add and sub", r"add\.s32 (%r\d+), \1, 64; ->", "at most 31 other warps: the loop over 16 of them has one turn"),
-    ("qd_k_amax_.*", "add and sub", r"add\.s64 (%rd\d+), \1, ", "a tail of fewer elements than threads has one turn"),
+    (".*", "and and or", r"## or\.b64 (%rd\d+), ~ -> ~ ## ; and\.b64 %rd\d+, \1, -4294967296 ; setp", DIVISION),
+    (".*", ".*", r"## and\.b64 ~, -4294967296 -> ~ ## ; setp\.(eq|ne)\.s64", DIVISION),
+    (".*", ".*", r"and\.b64 ~, -4294967296 ; ## setp\.(eq|ne)\.s64", DIVISION),
+    (".*", "guard inverted", r"and\.b64 ~, -4294967296 ; setp\.(eq|ne)\.s64 ~ ; ## @", DIVISION),
+    (".*", "integer constant.*", r"## or\.b32 ~, 4194304 ->", PAYLOAD),
+    (".*", ".*", r"## and\.b32 ~, -4259840 -> ~ ## ; or\.b32 ~, 4194304", PAYLOAD),
+    (".*", r"integer constant \+ 1", r"## setp\.[gl][te]\.u32 ~, 2139095040 ->", ODD_NAN),
+    (".*", "integer constant - 1", r"## and\.b32 ~, 2147483647 -> ~ ## ; setp\.[gl][te]\.u32 ~, 2139095040", ODD_NAN),
+    (".*", r"integer constant \+ 1", r"shl\.b32 (%r\d+), ~, 2 ; ## and\.b32 ~, \1, (60|-64) ->", "the last bit of four times a number"),
+    (".*", "setp.*|float constant.*", r"## setp\.lt\.f32 (%p\d+), (%f\d+), 0fC2AEAC4F -> ~ ## ; "
+     r"selp\.f32 %f\d+, 0fC2AEAC4F, \2, \1 ; mul\.rn\.f32 ~, 0f3FB8AA3B", CLAMP),
+    (".*", "float constant.*", r"## selp\.f32 %f\d+, 0f(C2AEAC4F|42B17217), ~ ->", CLAMP),
+    (".*", "shift.*", r"## shr\.u32 (%r\d+), (%r\d+), 31 -> ~ ## ; add\.s32 (%r\d+), \2, \1 ; shr\.s32 %r\d+, \3, 1", HALVES),
+    (".*", "add and sub", r"shr\.u32 ~, 31 ; ## add\.s32 ~ -> ~ ## ; shr\.s32 ~, 1 ; shl\.b32 ~, 23", HALVES),
+    (".*", r"shift \+ 1", r"## shr\.s32 ~, 1 -> ~ ## ; shl\.b32 ~, 23", HALVES),
+    (SOFTMAX, "shift - 1", r"## shr\.s32 ~, 1 -> ~ ## ; shl\.b32 ~, 23", HALVES),
+    (SOFTMAX, "setp.*|float constant.*", r"## setp\.gt\.f32 ~, 0f42B17217 ->", NOT_ABOVE_0),
+    (SOFTMAX, "float constant.*", r"## selp\.f32 %f\d+, 0f7F800000, ~ ->", NOT_ABOVE_0),
+    (SIGMOIDS, "setp.*|float constant.*", r"## setp\.gt\.f32 ~, 0f42AEAC4F ->", LEAST),
+    (SIGMOIDS, r"float constant \+ 1 ulp", r"## selp\.f32 %f\d+, 0f00000000, ~ ->", LEAST),
+    (".*", "float constant.*", r"## mul\.rn\.f32 ~, 0f39500D01 ->", NO_FLOAT),
+    ("qd_k_(silu_mul|gate|gate_rows|conv_silu|decay)", "float constant.*", r"## (mul|add)\.rn\.f32 ~, 0f(3FB8AA3B|[3B]5BFBE8E|"
+     r"3AB60B61|3C088889|3D2AAAAB) -> ~ ##( ; (?!st\.)~)* ; and\.b32 ~, -65536", NO_BF16),
+    ("qd_k_conv_silu", "float constant.*", r"## (mul|add)\.rn\.f32 ~, 0f(?![4C]B400000)[0-9A-F]{8} -> ~ ##( ; (?!st\.)~)* ; "
+     r"and\.b32 ~, -65536", "one ulp of this constant changes the rounded SiLU of no BF16 number: all were tried"),
+    (".*", "float constant.*", r"## min\.f32 ~, 0f40C00000 ->|## mov\.f32 (%f\d+), 0f40C00000 -> ~ ## ; min\.f32 ~, \1 ", SIX),
+    (".*", ".*", r"## or\.b32 ~, 2143289344 ->|## shl\.b32 ~, 24 -> ~ ## ; or\.b32 ~, 2143289344", NO_SCALE),
+    (".*", r"integer constant \+ 1", r"## setp\.(eq|ne)\.s\d\d ~, 127 ->", NO_SCALE),
+    (".*", "setp.*|integer constant.*", r"## setp\.gt\.s16 ~, -1 ->", NO_SCALE),
+    (".*", "setp.*|integer constant.*", r"## setp\.[gl][te]\.u32 ~, (113875353[56]|101502156[78]|94791270[34]) ->", EDGE),
+    (".*", r"setp.*|integer constant \+ 1", r"## setp\.lt\.u32 ~, 1199566848 ->", EDGE),
+    (".*", r"integer constant \+ 1", r"## setp\.gt\.u32 ~, 1199566847 ->", EDGE),
+    (".*", r"integer constant \+ 1", r"## and\.b32 ~, 2139095040 -> ~ ## ; max\.u32 ~ ; add\.s32 ~, 184549376 ; mov\.b32 ~ ; "
+     r"add\.rn\.f32 ~ ; sub\.rn", NO_TIE),
+    (".*", "float constant.*", r"## mov\.f32 (%f\d+), 0f00000000 -> ~ ## ; cvt\.rn\.satfinite\.e4m3x2\.f32 ~, \1, ",
+     "the other code of a pair, which is not used"),
+    (".*", "shift.*", r"## shl\.b32 ~, 13 -> ~ ## ; or\.b32 ~ ; or\.b32 ~, 2139095040", "the payload of a NaN: of one only that it is one counts"),
+    ("qd_k_decay", "setp.*|integer constant.*", r"## setp\.[lg]t\.[us]32 ~, (2139095040|2139095039) -> ~ ## ; @%p\d+ bra",
+     "exp() of what is at most 20 is neither infinite nor negative"),
+    (".*", ".*", r"~ 0f7B800000 ; ## neg\.f32 ~ -> ~ ## ; setp\.lt\.s16 ~, 0 ; selp", NO_SCALE),
+    (".*", "setp.*|integer constant.*", r"~ 0f7B800000 ; neg\.f32 ~ ; ## setp\.lt\.s16 ~, 0 ->", NO_SCALE),
+    (".*", r"setp.*|integer constant \+ 1", r"~ 0f33800000 ; neg\.f32 ~ ; ## setp\.lt\.s16 ~, 0 ->", "the sign of a zero, which has the code of a zero"),
+    (SIGMOIDS, ".*", r"rcp\.rn\.f32 ~( ; (?!mul|add\.rn|div)~){1,12} ; ## setp\.[gl][te]\.u32 ~, 2139095040 ->", "no sigmoid is infinite"),
+    (SOFTMAX, ".*", r"div\.rn\.f32 ~( ; (?!mul|add\.rn|ld)~){1,12} ; ## setp\.[gl][te]\.u32 ~, 2139095040 ->", "no share of a sum is infinite"),
+    ("qd_k_delta", "setp.*", r"or\.b32 (%r\d+), ~ ; ## setp\.ge\.u32 (%p\d+), \1, ~ -> ~ ## ; @\2 bra ~ ; mul\.rn\.f32 (%f\d+), ~, \3 ",
+     "a row of the state behind the last, which is 0"),
+    ("qd_k_gptq_panel", "barrier left out", r"setp\.le\.u32 ~( ; add\.s64 ~)? ; ## bar\.sync 0", "the barriers before and behind it keep the same apart"),
+    (".*", r"shift \+ 1", r"## shr\.u32 ~, 24 -> ~ ## ; and\.b32 ~, 128", "the sign of a magnitude"),
+    (SOFTMAX, r"float constant \+ 1 ulp", r"## selp\.f32 ~, 0f00000000, ~ -> ~ ## ; selp~ ; setp~ ; selp~ ; add\.rn\.f32",
+     "lost in a sum that is at least 1"),
+    ("qd_k_decay", "integer constant.*", r"## add\.s32 ~, -1061158912 ->", LIBRARY),
+    (".*", "add and sub", r"div\.u64 ~ ; mul\.lo\.s64 ~ ; ## sub\.s64", DIVISION),
+    (".*", "setp.*", r"## setp\.[gl]t\.f32 (%p\d+), (%f\d+), (%f\d+) -> ~ ## ; selp\.f32 %f\d+, (\2, \3|\3, \2), \1",
+     "of two equal numbers either is the larger"),
+    ("qd_k_decay", "float constant.*", r"## (mov|fma\.r[nm])\.f32 ", LIBRARY),
+    ("qd_k_(norm_.*|softmax|route)", r"float constant \+ 1 ulp", r"## mov\.f32 %f\d+, 0f00000000 ->",
+     "a sum begins with the smallest denormal: lost in it"),
+    ("qd_k_(gather|copy)", r"integer constant \+ 1", r"## add\.s64 ~, 1024 ->", "the next block's first element is written twice"),
+    ("qd_k_amax_.*", r"setp.*|integer constant \+ 1", r"## setp\.ne\.s32 ~, 0 -> ~ ## ; @%p\d+ bra",
+     "every thread of the first warp holds its maximum"),
+    ("qd_k_amax_.*", "guard inverted", r"setp\.ne\.s32 ~, 0 ; ## @%p\d+ bra", "every thread of the first warp holds its maximum"),
+    ("qd_k_amax_.*", "and and or", r"## and\.b64 ~, -[48] ->", "the tail begins at the front: the same maximum"),
+    ("qd_k_amax_.*", "integer constant - 1", r"## and\.b32 ~, 31 -> ~ ## ; setp\.ne\.s32", "every thread of a warp holds its maximum"),
+    ("qd_k_amax_.*", "setp.*", r"ld\.global\.u(16|32) ~ ; and\.b32 ~ ; max\.u32 ~ ; add\.s64 (%rd\d+), \2, ~ ; ## setp\.lt\.u64 ~, \2, ",
+     "a tail of fewer elements than threads has one turn"),
+    ("qd_k_amax_f16", ".*", r"## mul\.rn\.f32 ~, 0fB3800000 ->", "the value of a negative number, and this is a magnitude"),
+    (".*", ".*", "## ~0fFB800000", NO_SCALE),
+    ("qd_k_amax_.*", "add and sub", r"## add\.s32 (%r\d+), \1, 64 ->", "at most 31 other warps: the loop over 16 of them has one turn"),
+    ("qd_k_amax_.*", "add and sub", r"## add\.s64 (%rd\d+), \1, ", "a tail of fewer elements than threads has one turn"),
 ]
+UNKILLABLE = [(k, o, re.compile(change.replace("~", "[^;#]*")), why) for k, o, change, why in UNKILLABLE]
 
 
 # ---------------------------------------------------------------- PTX, a kernel at a time
@@ -171,7 +249,7 @@ class Bench:
 
     def __init__(self, build, archs, work):
         self.work, self.build = work, os.path.abspath(build)
-        self.heads, self.kernels, self.file_of = {}, {}, {}
+        self.heads, self.kernels, self.file_of, self.timeout_s = {}, {}, {}, {}
         for path in sorted(glob.glob(os.path.join(build, "tests/kernel/*.sm_*.ptx"))):
             name, arch = os.path.basename(path).split(".")[:2]
             if arch not in archs:
@@ -205,21 +283,30 @@ class Bench:
         done = self.run(sys.executable, f"{ROOT}/tests/shim/ptx2c.py", f"{stem}.ptx", f"{stem}.c")
         return done if done.returncode else self.run(*CC, "-O1", "-c", "-o", f"{stem}.o", f"{stem}.c")
 
-    def passes(self, program):
+    def passes(self, program, timeout_s):
         try:
-            return subprocess.run([program], capture_output=True, timeout=TIMEOUT_S, check=False, cwd=self.build,
+            return subprocess.run([program], capture_output=True, timeout=timeout_s, check=False, cwd=self.build,
                                   env={**os.environ, "CMOCKA_TEST_ABORT": "1"}).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 
+    def unchanged(self):
+        """Runs every test over the unchanged kernels, in order to know how long that takes; the first that fails, or None."""
+        for key, (program, _) in self.links.items():
+            start = time.monotonic()
+            if not self.passes(os.path.join(self.build, program), 600):
+                return key
+            self.timeout_s[key] = ENDLESS * (1 + time.monotonic() - start)
+        return None
+
     def verdict(self, arch, kernel, stem):
         """Name of the first test that fails with stem.o in place of the kernel, or None. The linker takes the first of two."""
-        for test in TESTS.get(self.file_of[kernel], ("forward",)):
+        for test in TESTS.get(self.file_of[kernel], OTHERS):
             program = f"{stem}.{test}"
             done = self.run("cc", "-Wl,--allow-multiple-definition", "-o", program, f"{stem}.o", *self.links[arch, test][1])
             if done.returncode:
                 sys.exit(f"ptx_mutants: {done.stderr}")
-            passed = self.passes(program)
+            passed = self.passes(program, self.timeout_s[arch, test])
             os.unlink(program)
             if not passed:
                 return test
@@ -248,23 +335,33 @@ def sample(bench, n, rng):
 def reason(kernel, operator, change):
     """Why no test can tell, or None."""
     return next((why for k, o, c, why in UNKILLABLE if re.fullmatch(k, kernel) and re.fullmatch(o, operator) and
-                 re.search(c, change)), None)
+                 c.search(change)), None)
+
+
+def one_line(text):
+    return re.sub(r"\s+", " ", text.strip()).rstrip(";")
+
+
+def surroundings(lines, i, change):
+    """The change between AROUND instructions and labels on either side."""
+    def plain(part):
+        return [one_line(x) for x in part if x.strip() and not x.strip().startswith((".pragma", "//"))]
+    return " ; ".join(plain(lines[:i])[-AROUND:] + [f"## {change} ##"] + plain(lines[i + 1:])[:AROUND])
 
 
 def judge(bench, number, mutant):
     """(verdict, text, reason)"""
     arch, kernel, operator, i, line = mutant
     lines = bench.kernels[arch, kernel].split("\n")
-    before, lines[i] = lines[i].strip(), line
-    change = f"{before} -> {line.strip()}"
+    change = f"{one_line(lines[i])} -> {one_line(line)}"
+    lines[i] = line
     stem = f"{bench.work}/mutant{number}"
     done = bench.translate(arch, kernel, "\n".join(lines), stem)
-    text = f"{arch} {kernel} line {i}: {operator}: " + re.sub(r"\s+", " ", change)
+    text = f"{arch} {kernel} line {i}: {operator}: {change}"
     if done.returncode:
         return "refused", f"{text}: {done.stderr.strip()[-200:]}", None
     by = bench.verdict(arch, kernel, stem)
-    return by or "survived", text, None if by else reason(
-        kernel, operator, re.sub(r"\s+", " ", f"{lines[i - 1].strip()} ; {change} ; {lines[i + 1].strip()}"))
+    return by or "survived", text, None if by else reason(kernel, operator, surroundings(lines, i, change))
 
 
 def conclude(results):
@@ -299,10 +396,10 @@ def main():
             sys.stderr.write(f"ptx_mutants: {e.filename} is not built\n")
             return 2
         mutants = list(enumerate(sample(bench, a.count, random.Random(a.seed))))[part - 1::n_parts]
-        for (arch, test), (program, _) in bench.links.items():
-            if not bench.passes(os.path.join(bench.build, program)):
-                sys.stderr.write(f"ptx_mutants: {arch}: the unchanged kernels fail test {test}\n")
-                return 2
+        failed = bench.unchanged()
+        if failed:
+            sys.stderr.write(f"ptx_mutants: {failed[0]}: the unchanged kernels fail test {failed[1]}\n")
+            return 2
         print(f"{len(mutants)} mutants of {len({m[1] for _, m in mutants})} kernels, {a.arch}, seed {a.seed}, part {a.part}",
               flush=True)
         with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
