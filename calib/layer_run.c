@@ -82,13 +82,21 @@ out:
     return rc;
 }
 
-/* A long sequence is a large tile: a pass over its hidden vectors, in fresh memory, takes tens of milliseconds. */
+/* In pieces: a long sequence is a large tile, and a pass over all of it, in fresh memory, takes a hundred milliseconds.
+ */
 static qd_code norm(const qd_step *s, qd_slot slot, float *h, qd_err *err)
 {
     const qd_model_config *m = s->p->m;
-    s->lane->ops->rms_norm(s->lane, s->x, m->hidden, s->tile->n_rows, 1, 0, m->hidden, qd_layer_vec(s->p->layer, slot),
-                           m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, h, m->hidden, 0);
-    return qd_lane_tick(s->lane, err);
+    qd_code rc = QD_OK;
+    for (uint64_t r = 0; r < s->tile->n_rows; r += QD_MLP_ROWS) {
+        const uint64_t at = r * m->hidden;
+        s->lane->ops->rms_norm(s->lane, s->x + at, m->hidden, qd_min_u64(QD_MLP_ROWS, s->tile->n_rows - r), 1, 0,
+                               m->hidden, qd_layer_vec(s->p->layer, slot),
+                               m->norm_plus_one ? QD_NORM_PLUS_ONE : QD_NORM_PLAIN, m->eps, h + at, m->hidden, 0);
+        QD_TRY(qd_lane_tick(s->lane, err));
+    }
+out:
+    return rc;
 }
 
 qd_code qd_layer_run(const qd_step *s, qd_err *err)

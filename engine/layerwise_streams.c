@@ -13,7 +13,8 @@
 enum {
     SAMPLE_TILES = 16,
     SAMPLE_ROWS = 8,
-    SOURCE_PART = 4, /* of the calibration sequences, and no fewer than so many tokens */
+    ROUND_BLOCKS = 1 << 17, /* of inputs that are rounded between two ticks */
+    SOURCE_PART = 4,        /* of the calibration sequences, and no fewer than so many tokens */
     SOURCE_TOKENS_MIN = 8192
 };
 
@@ -137,6 +138,7 @@ static qd_code round_here(const qd_site *at, float *y, float *ret_amax, qd_err *
     const float *x = at->x;
     uint64_t n_blocks = at->rows * (at->cols / QD_NVFP4_BLOCK);
     uint32_t *bits = qd_malloc(n_blocks * sizeof *bits), most = 0;
+    qd_code rc = QD_OK;
     if (bits == NULL) return qd_fail(err, QD_E_NO_MEMORY, "out of memory for inputs");
     for (uint64_t r = 0; at->ld != at->cols && r < at->rows; r++)
         memcpy(y + r * at->cols, at->x + r * at->ld, at->cols * sizeof *y);
@@ -144,13 +146,18 @@ static qd_code round_here(const qd_site *at, float *y, float *ret_amax, qd_err *
     qd_host_block_amax(x, n_blocks, bits);
     for (uint64_t b = 0; b < n_blocks; b++) most = bits[b] > most ? bits[b] : most;
     float gs = qd_round_scale(bits, n_blocks);
-    if (gs > 0)
-        qd_host_fake_quant(gs, bits, x, n_blocks, y);
-    else if (x != y)
-        memcpy(y, x, at->rows * at->cols * sizeof *y);
-    qd_free(bits);
+    for (uint64_t b = 0; b < n_blocks; b += ROUND_BLOCKS) {
+        const uint64_t n = qd_min_u64(ROUND_BLOCKS, n_blocks - b), i = b * QD_NVFP4_BLOCK;
+        QD_TRY(qd_lane_tick(at->lane, err));
+        if (gs > 0)
+            qd_host_fake_quant(gs, bits + b, x + i, n, y + i);
+        else if (x != y)
+            memcpy(y + i, x + i, n * QD_NVFP4_BLOCK * sizeof *y);
+    }
     *ret_amax = qd_bits_f32(most);
-    return QD_OK;
+out:
+    qd_free(bits);
+    return rc;
 }
 
 /* Inputs of the quantized model: as its kernels round them. */
