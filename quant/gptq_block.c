@@ -1,4 +1,5 @@
-/* gptq_block.c -- gpu/gptq.h for 16 rows at a time, in a form that vectorizes. */
+/* gptq_block.c -- gpu/gptq.h for 16 rows at a time: a vector has a column of the block, its lanes are the rows. Left to
+ * itself the compiler turns the triangle of columns the other way, and takes eight times as long. */
 #include "quant/gptq_block.h"
 
 #include <string.h>
@@ -8,99 +9,111 @@ enum {
     N = QD_GPTQ_LANES
 };
 
-/* E2M1 magnitude of t in 0..6 with its code; as qd_e2m1_round() in a form that vectorizes. */
-QD_INLINE float round_e2m1(float t, uint32_t *ret_code)
+typedef float vf __attribute__((vector_size(4 * N)));
+typedef int32_t vi __attribute__((vector_size(4 * N)));
+typedef uint32_t vu __attribute__((vector_size(4 * N)));
+
+QD_INLINE vf get(const float *from)
 {
-    uint32_t e = qd_f32_bits(t) & 0x7f800000u;
-    e = e < 0x3f800000u ? 0x3f800000u : e;
-    float big = qd_bits_f32(e + (22u << 23));
-    float y = t + big;
-    uint32_t b = qd_f32_bits(y);
+    vf v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+QD_INLINE vf pick(vi where, vf a, vf b)
+{
+    return (vf)((where & (vi)a) | (~where & (vi)b));
+}
+
+QD_INLINE vf magnitude(vf x)
+{
+    return (vf)((vu)x & 0x7fffffffu);
+}
+
+/* E2M1 magnitude of t in 0..6 with its code; as qd_e2m1_round(). */
+QD_INLINE vf round_e2m1(vf t, vu *ret_code)
+{
+    vi e = (vi)t & 0x7f800000;
+    e = (e & (e > 0x3f800000)) | (0x3f800000 & (e <= 0x3f800000));
+    vf big = (vf)(e + (22 << 23)), y = t + big;
+    vu b = (vu)y;
     *ret_code = (b + (b >> 22) - 10u) & 7u;
     return y - big;
 }
 
+/* What column j's rounding asks of the columns that are still to come. */
+QD_INLINE void ask(const qd_gptq_block *t, int j, vf d, vf v[B])
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < j; i++) v[i] = v[i] + d * t->share[j][i];
+}
+
+QD_INLINE void targets(const qd_gptq_group *g, vf v[B])
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < B; i++) v[i] = get(g->target[i]);
+}
+
 /* Largest magnitude of the block's weights as they would be without rounding: what a scale has to hold. */
-QD_INLINE void largest(const qd_gptq_block *t, const qd_gptq_group *g, float most[N])
+QD_INLINE vf largest(const qd_gptq_block *t, const qd_gptq_group *g)
 {
-    float v[B][N];
-    memcpy(v, g->target, sizeof v);
-    for (int k = 0; k < N; k++) most[k] = 0.0f;
+    vf v[B], most = {0};
+    targets(g, v);
+#pragma GCC unroll 16
     for (int j = B - 1; j >= 0; j--) {
-        float d[N];
-        for (int k = 0; k < N; k++) {
-            float a = fabsf(v[j][k]);
-            most[k] = a > most[k] ? a : most[k];
-            d[k] = g->w[j][k] - v[j][k];
-        }
-        for (int i = 0; i < j; i++) {
-            float l = t->share[j][i];
-            for (int k = 0; k < N; k++) v[i][k] = v[i][k] + d[k] * l;
-        }
+        vf a = magnitude(v[j]);
+        most = pick(a > most, a, most);
+        ask(t, j, get(g->w[j]) - v[j], v);
     }
+    return most;
 }
 
-/* The block under one scale a row. Codes and errors are stored only where `keep`. */
-QD_INLINE void try_scale(const qd_gptq_block *t, qd_gptq_group *g, const float scale[N], float loss[N], int keep)
+/* The block under one scale a row; returns its loss. Codes and errors are stored only where `keep`. */
+QD_INLINE vf try_scale(const qd_gptq_block *t, qd_gptq_group *g, vf scale, int keep)
 {
-    float v[B][N], rcp[N];
-    memcpy(v, g->target, sizeof v);
-    for (int k = 0; k < N; k++) {
-        rcp[k] = 1.0f / scale[k];
-        loss[k] = 0.0f;
-    }
+    const vf most = (vf){0} + QD_E2M1_MAX, rcp = 1.0f / scale;
+    vf v[B], loss = {0};
+    targets(g, v);
+#pragma GCC unroll 16
     for (int j = B - 1; j >= 0; j--) {
-        float d[N], own = t->weight[j];
-        for (int k = 0; k < N; k++) {
-            uint32_t code;
-            float a = fabsf(v[j][k]) * rcp[k];
-            a = a < QD_E2M1_MAX ? a : QD_E2M1_MAX;
-            float q = round_e2m1(a, &code) * scale[k];
-            q = v[j][k] < 0.0f ? -q : q;
-            float e = v[j][k] - q;
-            loss[k] = loss[k] + own * (e * e);
-            d[k] = g->w[j][k] - q;
-            if (keep) {
-                g->code[j][k] = code | (v[j][k] < 0.0f ? 8u : 0u);
-                g->error[j][k] = d[k];
-            }
+        vu code;
+        vf a = magnitude(v[j]) * rcp;
+        vf q = round_e2m1(pick(a < most, a, most), &code) * scale;
+        vi negative = v[j] < 0.0f;
+        q = (vf)((vu)q ^ ((vu)negative & 0x80000000u));
+        vf e = v[j] - q, d = get(g->w[j]) - q;
+        loss = loss + t->weight[j] * (e * e);
+        if (keep) {
+            code |= (vu)negative & 8u;
+            memcpy(g->code[j], &code, sizeof code);
+            memcpy(g->error[j], &d, sizeof d);
         }
-        for (int i = 0; i < j; i++) {
-            float l = t->share[j][i];
-            for (int k = 0; k < N; k++) v[i][k] = v[i][k] + d[k] * l;
-        }
+        ask(t, j, d, v);
     }
+    return loss;
 }
 
-QD_INLINE float scale_value(uint32_t code)
+QD_INLINE vf scale_value(vi code)
 {
-    return qd_bits_f32(code << 20) * 0x1p120f;
+    return (vf)(code << 20) * 0x1p120f;
 }
 
 QD_VEC void qd_gptq_group_run(const qd_gptq_block *t, qd_gptq_group *g)
 {
-    float most[N], scale[N], loss[N], best[N];
-    uint32_t first[N];
-    largest(t, g, most);
-    for (int k = 0; k < N; k++) {
-        first[k] = qd_e4m3_from_f32(most[k] / QD_E2M1_MAX);
-        best[k] = (float)INFINITY;
-        g->scale[k] = 1;
-    }
+    const vf most = largest(t, g);
+    vf best = (vf){0} + (float)INFINITY;
+    vi first, chosen = (vi){0} + 1;
+    for (int k = 0; k < N; k++) first[k] = qd_e4m3_from_f32(most[k] / QD_E2M1_MAX);
     for (int c = -QD_GPTQ_DOWN; c <= QD_GPTQ_UP; c++) {
-        uint32_t code[N];
-        for (int k = 0; k < N; k++) {
-            int at = (int)first[k] + c;
-            at = at < 1 ? 1 : at;
-            code[k] = (uint32_t)(at > QD_E4M3_MAX_CODE ? QD_E4M3_MAX_CODE : at);
-            scale[k] = scale_value(code[k]);
-        }
-        try_scale(t, g, scale, loss, 0);
-        for (int k = 0; k < N; k++) {
-            g->scale[k] = loss[k] < best[k] ? code[k] : g->scale[k];
-            best[k] = loss[k] < best[k] ? loss[k] : best[k];
-        }
+        vi code = first + c;
+        code = (code & (code > 1)) | (1 & (code <= 1));
+        code = (code & (code < QD_E4M3_MAX_CODE)) | (QD_E4M3_MAX_CODE & (code >= QD_E4M3_MAX_CODE));
+        vf loss = try_scale(t, g, scale_value(code), 0);
+        vi better = loss < best;
+        chosen = (better & code) | (~better & chosen);
+        best = pick(better, loss, best);
     }
-    for (int k = 0; k < N; k++) scale[k] = scale_value(g->scale[k]);
-    try_scale(t, g, scale, g->loss, 1);
+    vf loss = try_scale(t, g, scale_value(chosen), 1);
+    memcpy(g->loss, &loss, sizeof loss);
+    memcpy(g->scale, &chosen, sizeof chosen);
 }
