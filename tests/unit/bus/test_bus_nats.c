@@ -44,7 +44,7 @@ static qd_bus *open_bus(const qd_bus_nats_config *more)
 
 static int setup(void **state)
 {
-    static const qd_bus_nats_config plain = {.name = "test"};
+    static const qd_bus_nats_config plain = {.name = "test", .call_timeout_ms = 10000}; /* a busy disk: fsync */
     char warning[256];
     harness *h = calloc(1, sizeof *h);
     if (h == NULL) return -1;
