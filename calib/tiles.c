@@ -1,11 +1,11 @@
 #include "calib/tiles.h"
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/mem.h"
 #include "base/pool.h"
 
 #include <string.h>
-#include <time.h>
 
 enum {
     WAIT_MS = 20
@@ -63,11 +63,7 @@ qd_code qd_tiles_open(const qd_tokens *t, uint64_t rows_max, const qd_lane *lane
         ret->lanes[i] = *lane;
         ret->lanes[i].n_ticks = &ret->n_ticks;
     }
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&ret->changed, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&ret->changed);
     (void)pthread_mutex_init(&ret->lock, NULL);
     ret->seen_ns = qd_mono_ns();
     for (unsigned i = 0; i < ret->n_lanes; i++) {
@@ -115,14 +111,7 @@ void qd_tiles_note_gap(qd_tiles *t)
 static void wait_for_all(qd_tiles *t, void (*wait)(void *ctx, uint64_t done), void *ctx)
 {
     while (t->n_running > 0) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += WAIT_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
-        (void)pthread_cond_timedwait(&t->changed, &t->lock, &until);
+        (void)qd_cond_wait_for(&t->changed, &t->lock, WAIT_MS * UINT64_C(1000000));
         qd_tiles_note_gap(t);
         if (wait == NULL) continue;
         uint64_t done = t->done;

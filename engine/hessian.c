@@ -1,9 +1,9 @@
 #include "engine/hessian.h"
 
+#include "base/cond.h"
 #include "base/mem.h"
 
 #include <string.h>
-#include <time.h>
 
 enum {
     TILE = 256,
@@ -24,7 +24,6 @@ uint64_t qd_hessian_bytes(uint64_t n)
 /* Without its matrix. */
 static qd_hessian *new_empty(uint64_t n, uint64_t edge, uint64_t ld, uint64_t bytes)
 {
-    pthread_condattr_t attr;
     qd_hessian *h = qd_calloc(1, sizeof *h);
     if (h == NULL) return NULL;
     h->n = h->n_cols = n;
@@ -32,10 +31,7 @@ static qd_hessian *new_empty(uint64_t n, uint64_t edge, uint64_t ld, uint64_t by
     h->ld = ld;
     h->n_tiles = qd_div_up(n, edge);
     h->bytes = bytes;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&h->moved, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    qd_cond_init(&h->moved);
     (void)pthread_mutex_init(&h->lock, NULL);
     h->tile = qd_calloc(n_all(h->n_tiles), sizeof *h->tile);
     h->turn = qd_calloc(n_all(h->n_tiles), sizeof *h->turn);
@@ -110,14 +106,7 @@ static qd_code wait_turn(qd_hessian *h, uint64_t t, uint64_t turn, qd_cancel *ca
     qd_code rc = QD_OK;
     (void)pthread_mutex_lock(&h->lock);
     while (h->turn[t] != turn && rc == QD_OK) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += WAIT_NS;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
-        (void)pthread_cond_timedwait(&h->moved, &h->lock, &until);
+        (void)qd_cond_wait_for(&h->moved, &h->lock, WAIT_NS);
         if (h->failed || qd_cancel_asked(cancel)) rc = qd_fail(err, QD_E_CANCELED, "canceled");
     }
     (void)pthread_mutex_unlock(&h->lock);
