@@ -1,6 +1,7 @@
 #include "cli/ranks.h"
 
 #include "base/buf.h"
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/numa.h"
 #include "base/pool.h"
@@ -122,7 +123,7 @@ static qd_code lead(qd_ranks *r, uint32_t n, int argc, char **argv, qd_comm_opti
     char hex[2 * QD_COMM_INVITE_BYTES + 1];
     qd_code rc = QD_OK;
     QD_TRY(qd_comm_shm()->invite(n, &invite, err));
-    for (uint32_t i = 0; i < invite.n_bytes; i++) (void)snprintf(hex + 2 * i, 3, "%02x", invite.bytes[i]);
+    qd_hex(invite.bytes, invite.n_bytes, hex);
     for (uint32_t rank = 1; rank < n; rank++) QD_TRY(start_member(rank, n, hex, argc, argv, &r->pids[rank], err));
     rc = qd_comm_shm()->open(&invite, o, &r->gang.comm, err);
 out:

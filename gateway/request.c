@@ -1,5 +1,6 @@
 #include "gateway/request.h"
 
+#include "base/hex.h"
 #include "base/path.h"
 #include "proto/subject.h"
 
@@ -111,19 +112,14 @@ const char *qd_target_split(char *target, const char **ret_path, qd_http_pair *r
 
 qd_code qd_request_id_new(char ret[QD_REQUEST_ID_BYTES], qd_err *err)
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t b[16];
+    char hex[2 * sizeof b + 1];
     if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
         return qd_fail(err, QD_E_INTERNAL, "the kernel gives no random bytes");
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-    char *to = ret;
-    for (int i = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10) *to++ = '-';
-        *to++ = hex[b[i] >> 4];
-        *to++ = hex[b[i] & 15];
-    }
-    *to = '\0';
+    qd_hex(b, sizeof b, hex);
+    (void)snprintf(ret, QD_REQUEST_ID_BYTES, "%.8s-%.4s-%.4s-%.4s-%s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
     return QD_OK;
 }
 

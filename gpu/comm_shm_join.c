@@ -3,6 +3,7 @@
  * The segment is a memfd: no name, no limit of /dev/shm, nothing left behind. Rank 0 hands it out over a socket in the
  * abstract namespace, whose name is in the invite. Each rank opens it anew, as a lock that tells the living from the
  * dead belongs to an open file description. */
+#include "base/hex.h"
 #include "gpu/comm_shm.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@ enum {
     VERSION = 1, /* of the layout */
     MEMFD = 0,   /* places in qd_comm_invite.fds */
     LISTEN = 1,
+    NONCE_BYTES = 16,
     POLL_MS = 5 /* a rank that joins rings a bell that poll() does not hear */
 };
 
@@ -32,7 +34,7 @@ enum {
 typedef struct shm_invite {
     uint64_t magic;
     uint32_t version, n_ranks;
-    uint8_t nonce[16];
+    uint8_t nonce[NONCE_BYTES];
 } shm_invite;
 
 static uint64_t page_up(uint64_t bytes)
@@ -69,13 +71,12 @@ static void place(qd_shm *s)
     s->letters = map + letters_at(n);
 }
 
-static struct sockaddr_un address(const uint8_t nonce[16], socklen_t *ret_bytes)
+static struct sockaddr_un address(const uint8_t nonce[NONCE_BYTES], socklen_t *ret_bytes)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int at = snprintf(a.sun_path + 1, sizeof a.sun_path - 1, "quantd-gang-") + 1; /* after the NUL: abstract */
-    for (int i = 0; i < 16; i++)
-        at += snprintf(a.sun_path + at, sizeof a.sun_path - (size_t)at, "%02x", (unsigned)nonce[i]);
-    *ret_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)at);
+    qd_hex(nonce, NONCE_BYTES, a.sun_path + at);
+    *ret_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)at + 2 * NONCE_BYTES);
     return a;
 }
 
