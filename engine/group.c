@@ -251,6 +251,7 @@ void qd_group_close(qd_group *g)
     qd_free(g->codes);
     qd_free(g->scales);
     qd_free(g->col_weight);
+    *g = (qd_group){.work = g->work, .site = g->site};
 }
 
 void qd_group_scale(qd_group *g)

@@ -126,15 +126,15 @@ qd_code qd_group_quantize_whole(qd_layer_work *w, uint32_t first, uint32_t n, co
         qd_group_clear_benches(&mine);
     }
     for (uint32_t i = 0; i < n; i++) {
-        qd_group *g = has && i == rank ? &mine : &other;
-        if (g == &other) {
+        const bool own = has && i == rank;
+        qd_group *g = own ? &mine : &other;
+        if (!own) {
             other = (qd_group){.work = w, .site = first + i, .lanes = lanes};
             QD_TRY(qd_group_open(&other, tasks->n_threads, err));
         }
         QD_TRY(share_codes(g, i, tasks, err));
         QD_TRY(qd_group_write(g, err));
-        if (g == &other) qd_group_close(&other);
-        if (g == &other) other = (qd_group){.work = w, .site = first};
+        if (!own) qd_group_close(&other);
     }
 out:
     qd_group_close(&other);
