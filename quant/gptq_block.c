@@ -20,9 +20,14 @@ QD_INLINE vf get(const float *from)
     return v;
 }
 
+QD_INLINE vi pick_int(vi where, vi a, vi b)
+{
+    return (where & a) | (~where & b);
+}
+
 QD_INLINE vf pick(vi where, vf a, vf b)
 {
-    return (vf)((where & (vi)a) | (~where & (vi)b));
+    return (vf)pick_int(where, (vi)a, (vi)b);
 }
 
 QD_INLINE vf magnitude(vf x)
@@ -34,7 +39,7 @@ QD_INLINE vf magnitude(vf x)
 QD_INLINE vf round_e2m1(vf t, vu *ret_code)
 {
     vi e = (vi)t & 0x7f800000;
-    e = (e & (e > 0x3f800000)) | (0x3f800000 & (e <= 0x3f800000));
+    e = pick_int(e > 0x3f800000, e, (vi){0} + 0x3f800000);
     vf big = (vf)(e + (22 << 23)), y = t + big;
     vu b = (vu)y;
     *ret_code = (b + (b >> 22) - 10u) & 7u;
@@ -106,11 +111,11 @@ QD_VEC void qd_gptq_group_run(const qd_gptq_block *t, qd_gptq_group *g)
     for (int k = 0; k < N; k++) first[k] = qd_e4m3_from_f32(most[k] / QD_E2M1_MAX);
     for (int c = -QD_GPTQ_DOWN; c <= QD_GPTQ_UP; c++) {
         vi code = first + c;
-        code = (code & (code > 1)) | (1 & (code <= 1));
-        code = (code & (code < QD_E4M3_MAX_CODE)) | (QD_E4M3_MAX_CODE & (code >= QD_E4M3_MAX_CODE));
+        code = pick_int(code > 1, code, (vi){0} + 1);
+        code = pick_int(code < QD_E4M3_MAX_CODE, code, (vi){0} + QD_E4M3_MAX_CODE);
         vf loss = try_scale(t, g, scale_value(code), 0);
         vi better = loss < best;
-        chosen = (better & code) | (~better & chosen);
+        chosen = pick_int(better, code, chosen);
         best = pick(better, loss, best);
     }
     vf loss = try_scale(t, g, scale_value(chosen), 1);
