@@ -12,12 +12,10 @@ static const qd_conf_key k_keys[] = {
      "What it computes on: cpu, or gpu0, gpu1 and so on, by PCI bus id. Empty: the instance's name."},
     {"topology", QD_CONF_TEXT, AT(topology), "", 0, 0, NULL, false,
      "Where this machine is, the most general name first, as in rack3/sw1: of the workers that offer themselves to a "
-     "job "
-     "for several, the nearest ones come. Host, NUMA node and PCI bridges are added below."},
+     "job for several, the nearest ones come. Host, NUMA node and PCI bridges are added below."},
     {"pin", QD_CONF_TEXT, AT(pin), "none", 0, 0, NULL, false,
      "Processors of a job's process. none: all of the service's. numa: those of the NUMA node of this worker's GPU. "
-     "numa0, "
-     "numa1 and so on: those of that node, as for one cpu worker a node."},
+     "numa0, numa1 and so on: those of that node, as for one cpu worker a node."},
     {"gpu_health", QD_CONF_TEXT, AT(gpu_health), "", 0, 0, NULL, false,
      "GPU whose health this worker tells and minds: gpu0 is the first by PCI bus id. Empty: its own device, where that "
      "is "
