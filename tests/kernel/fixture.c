@@ -8,6 +8,7 @@
 
 #include "tests/kernel/fixture.h"
 
+#include "gpu/cuda/forward.h"
 #include "gpu/cuda/forward_args.h"
 #include "gpu/num.h"
 #include "tests/kernel/inputs.h"
@@ -146,6 +147,17 @@ void same(const float *host, const float *device, size_t n)
     for (size_t i = 0; i < n; i++)
         if (memcmp(&host[i], &device[i], sizeof *host) != 0 && !(isnan(host[i]) && isnan(device[i])))
             fail_msg("element %zu: host %a, device %a", i, (double)host[i], (double)device[i]);
+}
+
+void same_routes(fixture *f, int bf16, const float *logits, size_t rows, uint32_t experts, uint32_t top_k,
+                 int normalize, uint32_t *index[2], float *weight[2], float *margin[2])
+{
+    f->lane.bf16 = bf16 != 0;
+    f->lane.ops->route(&f->lane, logits, rows, experts, top_k, normalize != 0, true, index[0], weight[0], margin[0]);
+    OK(qd_cuda_route(NULL, bf16, logits, rows, experts, top_k, normalize, index[1], weight[1], margin[1]));
+    assert_memory_equal(index[0], index[1], rows * top_k * sizeof(uint32_t));
+    same(weight[0], weight[1], rows * top_k);
+    same(margin[0], margin[1], rows);
 }
 
 /* ---- blocks of another size than the library's ---- */

@@ -57,6 +57,10 @@ size_t telling(float *ret);
 /* The same bits; a NaN is like any other, as processors differ in what they make of one. */
 void same(const float *host, const float *device, size_t n);
 
+/* Experts [rows][top_k], their shares and the margins of rows, of the host (0) and the device (1): the same. */
+void same_routes(fixture *f, int bf16, const float *logits, size_t rows, uint32_t experts, uint32_t top_k,
+                 int normalize, uint32_t *index[2], float *weight[2], float *margin[2]);
+
 #define OK(call) assert_int_equal((call), 0)
 
 /* Every size, kind of numbers and block size, with and without rounding, the order of threads in turn. */

@@ -141,14 +141,8 @@ static void experts_pass(fixture *f, int bf16, size_t rows, size_t n)
         margin[i] = keep(f, rows * sizeof(float));
         x[i] = copy_of(f, x0, rows * (n + 2));
     }
-    for (int normalize = 0; normalize < 2; normalize++) {
-        f->lane.ops->route(&f->lane, logits, rows, experts, top_k, normalize != 0, true, index[0], weight[0],
-                           margin[0]);
-        OK(qd_cuda_route(NULL, bf16, logits, rows, experts, top_k, normalize, index[1], weight[1], margin[1]));
-        assert_memory_equal(index[0], index[1], rows * top_k * sizeof(uint32_t));
-        same(weight[0], weight[1], rows * top_k);
-        same(margin[0], margin[1], rows);
-    }
+    for (int normalize = 0; normalize < 2; normalize++)
+        same_routes(f, bf16, logits, rows, experts, top_k, normalize, index, weight, margin);
     uint32_t *to = keep(f, rows * sizeof *to);
     for (size_t i = 0; i < rows; i++) to[i] = (uint32_t)(rows - 1 - i);
     f->lane.ops->scatter_add(&f->lane, y, to, margin[0], rows, n, x[0], n + 2);

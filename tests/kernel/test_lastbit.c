@@ -205,13 +205,7 @@ static void experts_shares_are_the_host_s_to_the_last_bit(void **state)
             margin[i] = keep(f, rows * sizeof(float));
             index[i] = keep(f, rows * top_k * sizeof(uint32_t));
         }
-        f->lane.bf16 = bf16 != 0;
-        f->lane.ops->route(&f->lane, logits, rows, EXPERTS, top_k, normalize != 0, true, index[0], weight[0],
-                           margin[0]);
-        OK(qd_cuda_route(NULL, bf16, logits, rows, EXPERTS, top_k, normalize, index[1], weight[1], margin[1]));
-        assert_memory_equal(index[0], index[1], rows * top_k * sizeof(uint32_t));
-        same(weight[0], weight[1], rows * top_k);
-        same(margin[0], margin[1], rows);
+        same_routes(f, bf16, logits, rows, EXPERTS, top_k, normalize, index, weight, margin);
     }
     drop(f);
 }

@@ -39,14 +39,20 @@ static void send_frame(qd_frames *f, const Quantd__ChildFrame *frame)
     if (qd_frames_put(f, frame, NULL) != QD_OK || qd_frames_flush(f, NULL) != QD_OK) _exit(99);
 }
 
+static Quantd__ChildFrame frame_of(Quantd__ChildFrame__BodyCase body)
+{
+    Quantd__ChildFrame frame;
+    quantd__child_frame__init(&frame);
+    frame.version = QD_WIRE_VERSION;
+    frame.body_case = body;
+    return frame;
+}
+
 static void tick_for_ever(qd_frames *f, bool advance)
 {
     Quantd__ChildTick tick;
     quantd__child_tick__init(&tick);
-    Quantd__ChildFrame frame;
-    quantd__child_frame__init(&frame);
-    frame.version = QD_WIRE_VERSION;
-    frame.body_case = QUANTD__CHILD_FRAME__BODY_TICK;
+    Quantd__ChildFrame frame = frame_of(QUANTD__CHILD_FRAME__BODY_TICK);
     frame.tick = &tick;
     for (;;) {
         tick.ticks += advance;
@@ -61,13 +67,10 @@ static void say(qd_frames *f, char *text)
     quantd__log_line__init(&line);
     Quantd__ChildLog log;
     quantd__child_log__init(&log);
-    Quantd__ChildFrame frame;
-    quantd__child_frame__init(&frame);
+    Quantd__ChildFrame frame = frame_of(QUANTD__CHILD_FRAME__BODY_LOG);
     line.text = text;
     log.lines = lines;
     log.n_lines = 1;
-    frame.version = QD_WIRE_VERSION;
-    frame.body_case = QUANTD__CHILD_FRAME__BODY_LOG;
     frame.log = &log;
     send_frame(f, &frame);
 }
@@ -79,15 +82,12 @@ static int blame(qd_frames *f, char *code, Quantd__ErrorClass class)
     quantd__job_error__init(&error);
     Quantd__ChildEnd end;
     quantd__child_end__init(&end);
-    Quantd__ChildFrame frame;
-    quantd__child_frame__init(&frame);
+    Quantd__ChildFrame frame = frame_of(QUANTD__CHILD_FRAME__BODY_END);
     error.code = code;
     error.message = (char[]){"so it says"};
     error.error_class = class;
     end.error = &error;
     end.stopped = true;
-    frame.version = QD_WIRE_VERSION;
-    frame.body_case = QUANTD__CHILD_FRAME__BODY_END;
     frame.end = &end;
     send_frame(f, &frame);
     return 0;
@@ -97,11 +97,8 @@ static int say_it_is_done(qd_frames *f)
 {
     Quantd__ChildEnd end;
     quantd__child_end__init(&end);
-    Quantd__ChildFrame frame;
-    quantd__child_frame__init(&frame);
+    Quantd__ChildFrame frame = frame_of(QUANTD__CHILD_FRAME__BODY_END);
     end.ok = true;
-    frame.version = QD_WIRE_VERSION;
-    frame.body_case = QUANTD__CHILD_FRAME__BODY_END;
     frame.end = &end;
     send_frame(f, &frame);
     return 0;
